@@ -1,0 +1,19 @@
+/* What the request path counts (spec 06 sections 1.2, 1.5 to 1.7): events in, metric series found without a lock.
+ * Series are looked up once a loop and combination of labels, then remembered by number. */
+#pragma once
+
+#include "gateway/backend/backend.h"
+
+/* The head of a request was parsed and routed. */
+void count_arrival(const struct request *request);
+/* One attempt at a worker has its answer, or none. */
+void count_attempt(const struct worker *worker, const struct reply *reply);
+void count_retry(const struct request *request, uint32_t attempt, int64_t wait_ms);
+void count_exhausted(const struct request *request);
+/* The request is over; `status` is what was sent, 499 when the client had gone. */
+void count_end(const struct request *request, int status, int64_t end_us);
+/* Metric label of a method. */
+const char *count_method(enum http_method method);
+/* Hooks gauges that are read at scrape: loops, accepting, in-flight requests. */
+struct http_server;
+void counts_init(const struct http_server *server);

@@ -1,0 +1,100 @@
+/* See identity.h. */
+#include "gateway/identity.h"
+
+#include "base/rand.h"
+
+#define ID_MAX 256
+#define ID_RANDOM 24
+
+static const struct {
+    struct str ending, prefix;
+} prefixes[] = {
+    {STR_INIT("/chat/completions"), STR_INIT("chatcmpl-")},
+    {STR_INIT("/completions"), STR_INIT("cmpl-")},
+    {STR_INIT("/generate"), STR_INIT("gnt-")},
+    {STR_INIT("/responses"), STR_INIT("resp-")},
+    {STR_INIT("/messages"), STR_INIT("msg_")},
+    {STR_INIT(""), STR_INIT("req-")},
+};
+
+static bool id_usable(struct str id) {
+    if (id.len == 0 || id.len > ID_MAX)
+        return false;
+    for (size_t i = 0; i < id.len; i++)
+        if (id.ptr[i] < 0x21 || id.ptr[i] > 0x7e)
+            return false;
+    return true;
+}
+
+static struct str id_given(const struct request *request) {
+    const struct opt_list *names = &request->settings->request_id_headers;
+    for (size_t i = 0; i < names->len; i++) {
+        struct str id = headers_get(&request->http->headers, str_from(names->items[i]));
+        if (id_usable(id))
+            return id;
+    }
+    return STR_NONE;
+}
+
+static struct str id_made(struct request *request) {
+    size_t row = 0;
+    while (!str_ends(request->http->path, prefixes[row].ending))
+        row++;
+    struct str prefix = prefixes[row].prefix;
+    char *id = arena_alloc(request->arena, prefix.len + ID_RANDOM);
+    memcpy(id, prefix.ptr, prefix.len);
+    rand_alnum(id + prefix.len, ID_RANDOM);
+    return str_make(id, prefix.len + ID_RANDOM);
+}
+
+void identity_set(struct request *request) {
+    request->id = id_given(request);
+    if (request->id.ptr == NULL)
+        request->id = id_made(request);
+    request_header(request, STR("x-request-id"), request->id);
+}
+
+/* --- CORS --- */
+
+static bool origin_allowed(const struct request *request, struct str origin) {
+    const struct opt_list *origins = &request->settings->cors_origins;
+    for (size_t i = 0; i < origins->len; i++)
+        if (str_eq(origin, str_from(origins->items[i])))
+            return true;
+    return false;
+}
+
+static void cors_listed(struct request *request, struct str origin) {
+    request_header(request, STR("vary"), STR("origin"));
+    if (!origin_allowed(request, origin))
+        return;
+    request_header(request, STR("access-control-allow-origin"), origin);
+    request_header(request, STR("access-control-expose-headers"), STR("x-request-id"));
+}
+
+void identity_cors(struct request *request) {
+    struct str origin = headers_get(&request->http->headers, STR("origin"));
+    if (origin.ptr == NULL)
+        return;
+    if (request->settings->cors_origins.len > 0) {
+        cors_listed(request, origin);
+        return;
+    }
+    request_header(request, STR("access-control-allow-origin"), STR("*"));
+    request_header(request, STR("access-control-expose-headers"), STR("*"));
+}
+
+FIBER_FN bool identity_preflight(struct request *request) {
+    const struct headers *headers = &request->http->headers;
+    if (request->http->method != HTTP_OPTIONS_METHOD ||
+        headers_get(headers, STR("access-control-request-method")).ptr == NULL)
+        return false;
+    bool any = request->settings->cors_origins.len == 0;
+    request_header(request, STR("access-control-allow-methods"),
+                   any ? STR("*") : STR("GET, POST, PUT, PATCH, DELETE, OPTIONS"));
+    request_header(request, STR("access-control-allow-headers"),
+                   any ? STR("*") : STR("content-type, authorization"));
+    request_header(request, STR("access-control-max-age"), STR("3600"));
+    request_respond(request, 200, STR(""), STR(""));
+    return true;
+}

@@ -1,0 +1,101 @@
+/* See routes.h. Exact paths are found by hash; the few templates by a walk. */
+#include "gateway/routes.h"
+
+#include "base/map.h"
+
+/* Rows of one path, chained in table order. */
+struct path_rows {
+    const struct route *first;
+    size_t count;
+    struct str allow;
+};
+
+static struct map exact;
+static struct path_rows *templates[64];
+static size_t template_count;
+
+static const struct {
+    enum http_method method;
+    const char *name;
+} method_names[] = {
+    {HTTP_GET_METHOD, "GET, HEAD"}, {HTTP_POST_METHOD, "POST"},     {HTTP_PUT_METHOD, "PUT"},
+    {HTTP_PATCH_METHOD, "PATCH"},   {HTTP_DELETE_METHOD, "DELETE"},
+};
+
+static struct str allow_list(const struct route *first, size_t count) {
+    char text[64] = "";
+    for (size_t m = 0; m < sizeof method_names / sizeof *method_names; m++)
+        for (size_t i = 0; i < count; i++)
+            if (first[i].method == method_names[m].method) {
+                strcat(text, text[0] ? ", " : "");
+                strcat(text, method_names[m].name);
+            }
+    return str_from(mem_strdup(text));
+}
+
+static void path_add(const struct route *first, size_t count) {
+    struct path_rows *rows = mem_alloc(sizeof *rows);
+    *rows = (struct path_rows){.first = first, .count = count, .allow = allow_list(first, count)};
+    if (str_find_char(first->path, '{') >= 0)
+        templates[template_count++] = rows;
+    else
+        map_put(&exact, first->path, rows);
+}
+
+void routes_init(void) {
+    if (exact.len > 0)
+        return;
+    map_init(&exact);
+    for (size_t i = 0; i < route_count;) {
+        size_t count = 1;
+        while (i + count < route_count && str_eq(route_table[i + count].path, route_table[i].path))
+            count++;
+        path_add(&route_table[i], count);
+        i += count;
+    }
+}
+
+/* Matches "/a/{x}/b" (one segment) or "/a/{x*}" (the rest, at least one byte). */
+static bool template_match(struct str pattern, struct str path, struct str *param) {
+    size_t open = (size_t)str_find_char(pattern, '{');
+    size_t close = (size_t)str_find_char(pattern, '}');
+    struct str tail = str_skip(pattern, close + 1);
+    if (!str_starts(path, str_head(pattern, open)))
+        return false;
+    struct str rest = str_skip(path, open);
+    if (pattern.ptr[close - 1] == '*') {
+        *param = rest;
+        return rest.len > 0;
+    }
+    ptrdiff_t slash = str_find_char(rest, '/');
+    size_t len = slash < 0 ? rest.len : (size_t)slash;
+    *param = str_head(rest, len);
+    struct str after = str_skip(rest, len);
+    if (str_find_char(tail, '{') < 0)
+        return len > 0 && str_eq(after, tail);
+    struct str inner;
+    return len > 0 && template_match(tail, after, &inner);
+}
+
+static const struct path_rows *rows_for(struct str path, struct str *param) {
+    const struct path_rows *rows = map_get(&exact, path);
+    for (size_t i = 0; rows == NULL && i < template_count; i++)
+        if (template_match(templates[i]->first->path, path, param))
+            rows = templates[i];
+    return rows;
+}
+
+const struct route *route_find(enum http_method method, struct str path, struct str *param,
+                               struct str *allow) {
+    *param = *allow = STR_NONE;
+    const struct path_rows *rows = rows_for(path, param);
+    if (rows == NULL)
+        return NULL;
+    if (method == HTTP_HEAD_METHOD)
+        method = HTTP_GET_METHOD;
+    for (size_t i = 0; i < rows->count; i++)
+        if (rows->first[i].method == method)
+            return &rows->first[i];
+    *allow = rows->allow;
+    return NULL;
+}

@@ -1,0 +1,57 @@
+/* What the sanitizers and valgrind must be told about stacks that are not the thread's own. Empty
+ * inline functions in an ordinary build. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define HAVE_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define HAVE_ASAN 1
+#endif
+#endif
+#ifndef HAVE_ASAN
+#define HAVE_ASAN 0
+#endif
+
+#if defined(__SANITIZE_THREAD__)
+#define HAVE_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define HAVE_TSAN 1
+#endif
+#endif
+#ifndef HAVE_TSAN
+#define HAVE_TSAN 0
+#endif
+
+#if HAVE_ASAN
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+#if HAVE_TSAN
+#include <sanitizer/tsan_interface.h>
+#endif
+#if __has_include(<valgrind/valgrind.h>)
+#include <valgrind/valgrind.h>
+#endif
+
+static inline void stack_registered(char *low, char *high) {
+#ifdef VALGRIND_STACK_REGISTER
+    (void)VALGRIND_STACK_REGISTER(low, high);
+#else
+    (void)low;
+    (void)high;
+#endif
+}
+
+static inline void stack_unpoison(char *low, size_t size) {
+#if HAVE_ASAN
+    __asan_unpoison_memory_region(low, size);
+#else
+    (void)low;
+    (void)size;
+#endif
+}

@@ -1,0 +1,1 @@
+"""The checks of `make check-fast`; tools/check.py runs them."""
