@@ -153,23 +153,30 @@ static char *path_in_dir(const char *name) {
 
 static int by_name(const void *a, const void *b) { return strcmp(a, b); }
 
+typedef VEC(struct file_name) name_list;
+
+static void list_files(DIR *listing, name_list *names) {
+    for (struct dirent *entry; (entry = readdir(listing)) != NULL;) {
+        if (!is_log_name(entry->d_name))
+            continue;
+        struct file_name name;
+        memcpy(name.text, entry->d_name, sizeof name.text);
+        vec_push(names, name);
+    }
+}
+
 /* Removes the oldest files beyond max_files, but never the one in use: the clock may have been set
  * back. Errors leave files lying, no more. */
 static void prune_files(const char *in_use) {
     DIR *listing = max_files > 0 ? opendir(dir) : NULL;
     if (listing == NULL)
         return;
-    VEC(struct file_name) names = {0};
-    for (struct dirent *entry; (entry = readdir(listing)) != NULL;) {
-        if (is_log_name(entry->d_name)) {
-            struct file_name name;
-            memcpy(name.text, entry->d_name, sizeof name.text);
-            vec_push(&names, name);
-        }
-    }
+    name_list names = {0};
+    list_files(listing, &names);
     closedir(listing);
-    if (names.len > 0)
-        qsort(names.items, names.len, sizeof *names.items, by_name);
+    if (names.items == NULL)
+        return;
+    qsort(names.items, names.len, sizeof *names.items, by_name);
     for (size_t i = 0; i + (size_t)max_files < names.len; i++) {
         if (strcmp(names.items[i].text, in_use) == 0)
             continue;

@@ -58,31 +58,37 @@ static struct bounds row_bounds(const struct opt_row *row) {
     return bounds;
 }
 
-static enum opt_verdict refuse_int(const struct opt_row *row, struct bounds bounds, char *reason,
-                                   size_t size) {
-    if (row->ranged && row->max == INT64_MAX && bounds.high >= INT64_MAX / 1000)
+/* A row that names only a minimum is not bothered with the width of its field, unless that is it. */
+static enum opt_verdict refuse_int(const struct opt_row *row, struct bounds bounds, bool below,
+                                   char *reason, size_t size) {
+    if (row->ranged && row->max == INT64_MAX && below)
         snprintf(reason, size, "must be at least %" PRId64, bounds.low);
     else
         snprintf(reason, size, "must be %" PRId64 " to %" PRIu64, bounds.low, bounds.high);
     return OPT_VALUE_REFUSED;
 }
 
+/* Compares sign and magnitude with the bounds: <0 too small, 0 inside, >0 too large. */
+static int compare_bounds(struct bounds bounds, bool negative, uint64_t magnitude) {
+    uint64_t floor = bounds.low < 0 ? 0 - (uint64_t)bounds.low : (uint64_t)bounds.low;
+    if (negative && magnitude != 0)
+        return bounds.low >= 0 || magnitude > floor ? -1 : 0;
+    if (bounds.low > 0 && magnitude < floor)
+        return -1;
+    return magnitude > bounds.high;
+}
+
 static enum opt_verdict read_int(const struct opt_row *row, const char *text, struct opt_value *out,
                                  char *reason, size_t size) {
     bool negative = text[0] == '-';
-    uint64_t magnitude = 0;
+    uint64_t magnitude = UINT64_MAX;
     struct bounds bounds = row_bounds(row);
     int error = str_to_u64(str_from(text + negative), &magnitude);
     if (error == -EINVAL)
         return malformed(reason, size, "expected an integer");
-    uint64_t floor = bounds.low < 0 ? 0 - (uint64_t)bounds.low : (uint64_t)bounds.low;
-    bool fits = error == 0;
-    if (negative && magnitude != 0)
-        fits = fits && bounds.low < 0 && magnitude <= floor;
-    else
-        fits = fits && magnitude <= bounds.high && (bounds.low <= 0 || magnitude >= floor);
-    if (!fits)
-        return refuse_int(row, bounds, reason, size);
+    int side = error != 0 ? 1 - 2 * negative : compare_bounds(bounds, negative, magnitude);
+    if (side != 0)
+        return refuse_int(row, bounds, side < 0, reason, size);
     out->bits = (negative ? 0 - magnitude : magnitude) * (uint64_t)(row->scale > 1 ? row->scale : 1);
     return OPT_VALUE_OK;
 }

@@ -222,6 +222,17 @@ void discovery_finish(struct arena *arena, struct discovery *found) {
         found->runtime = owner_runtime(found);
 }
 
+bool discovery_same(const struct discovery *a, const struct discovery *b) {
+    if (a->label_count != b->label_count || !str_eq(a->runtime, b->runtime))
+        return false;
+    for (size_t i = 0; i < a->label_count; i++) {
+        if (!str_eq(a->labels[i].key, b->labels[i].key) ||
+            !str_eq(a->labels[i].value, b->labels[i].value))
+            return false;
+    }
+    return true;
+}
+
 void discovery_copy(struct arena *arena, const struct discovery *from, struct discovery *to) {
     *to = *from;
     to->labels = worker_labels_copy(arena, from->labels, from->label_count);

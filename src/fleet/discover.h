@@ -30,4 +30,6 @@ bool discovery_read(struct arena *arena, enum discover_source source, struct str
                     struct discovery *found);
 /* Pure: derives runtime and card once all bodies are in. */
 void discovery_finish(struct arena *arena, struct discovery *found);
+/* Did two discoveries find the same? */
+bool discovery_same(const struct discovery *a, const struct discovery *b);
 void discovery_copy(struct arena *arena, const struct discovery *from, struct discovery *to);

@@ -242,6 +242,8 @@ FIBER_FN int jobs_submit(const struct job_options *options) {
         struct room_waiter waiter = {.fiber = fiber_self()};
         list_push_back(&runner.room_waiters, &waiter.link);
         err = fiber_park(patience);
+        if (err && !list_linked(&waiter.link))
+            fiber_park_hard(); /* woken as well: takes the wake back */
         list_remove(&waiter.link);
     }
     if (err)

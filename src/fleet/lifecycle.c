@@ -13,7 +13,7 @@
 #include "io/resolver.h"
 
 enum { DISCOVERIES = 3, DISCOVERY_MS = 10000, DISCOVERY_PAUSE_MS = 1000 };
-enum { GRACE_S = 30, REMOVE_S = 600, DRAIN_LOOK_MS = 50, LISTED_RETRY_MS = 300000 };
+enum { GRACE_S = 30, UPDATE_S = 30, REMOVE_S = 600, DRAIN_LOOK_MS = 50, LISTED_RETRY_MS = 300000 };
 /* A stage is over: the next may follow. */
 #define STAGE_DONE 2
 
@@ -302,19 +302,24 @@ static FIBER_FN int rediscover_step(struct job *job, void *state) {
     bool current = entry->worker == worker && entry->health.machine.state == WORKER_READY;
     if (err && err != -ECANCELED && ++update->discoveries < DISCOVERIES) {
         err = job_again(job, DISCOVERY_PAUSE_MS);
-    } else if (err != -ECANCELED && current) {
-        err = put_in(entry, worker->spec, err ? worker->found : &found, true);
+    } else if (err == 0 && current && !discovery_same(&found, worker->found)) {
+        err = put_in(entry, worker->spec, &found, true);
         log_info("fleet", "worker discovered again", F_STR("worker", entry->url),
-                 F_STR("model", entry->worker ? entry->worker->model_id : STR("")));
+                 F_STR("model", entry->worker->model_id));
     }
     worker_unref(worker);
     return err == -EHOSTUNREACH ? 0 : err;
 }
 
+/* Whatever came out of asking a worker that is back: its probes are good, so requests may go to it. */
 static void update_ended(void *state, int result) {
     struct update_job *update = state;
-    (void)result;
-    roster_unpin(update->entry);
+    struct roster_entry *entry = update->entry;
+    bool back = update->body.ptr == NULL && entry->worker != NULL &&
+                entry->health.machine.state == WORKER_READY;
+    if (back && result != -ECANCELED && worker_status(entry->worker) == WORKER_FAILED)
+        roster_set_status(entry, WORKER_READY);
+    roster_unpin(entry);
     arena_free(update->arena);
 }
 
@@ -328,7 +333,7 @@ static struct job_options update_options(struct roster_entry *entry, struct str 
     return (struct job_options){
         .kind = JOB_UPDATE_WORKER,
         .key = entry->url,
-        .timeout_ms = GRACE_S * 1000,
+        .timeout_ms = UPDATE_S * 1000,
         .step = body.ptr ? patch_step : rediscover_step,
         .ended = update_ended,
         .state = update,

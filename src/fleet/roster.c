@@ -107,6 +107,8 @@ FIBER_FN int roster_settle(void) {
     int err = 0;
     while (!settler.done && !err)
         err = fiber_park(DEADLINE_NEVER);
+    if (err && settler.done)
+        fiber_park_hard(); /* woken as well: takes the wake back */
     list_remove(&settler.link);
     return settler.done && !roster.stopping ? 0 : -ECANCELED;
 }

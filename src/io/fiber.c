@@ -8,9 +8,9 @@
 #include "base/panic.h"
 #include "io/context.h"
 #include "io/fiber_sched.h"
+#include "io/loop.h"
 #include "io/sanitize.h"
 #include "io/stack.h"
-#include "io/timer.h"
 
 enum fiber_state { FIBER_READY, FIBER_RUNNING, FIBER_PARKED, FIBER_PARKED_HARD, FIBER_DONE };
 #define FIBER_ALIVE_MARK 0x66696265
@@ -248,6 +248,26 @@ FIBER_FN int fiber_sleep(int64_t ms) {
     while ((result = fiber_park(until)) == 0)
         continue;
     return result == -ETIMEDOUT ? 0 : result;
+}
+
+struct yield {
+    struct message message;
+    struct fiber *fiber;
+    bool over;
+};
+
+static void yield_over(struct message *message) {
+    struct yield *yield = container_of(message, struct yield, message);
+    yield->over = true;
+    fiber_wake(yield->fiber);
+}
+
+FIBER_FN int fiber_yield(void) {
+    struct yield yield = {.message.run = yield_over, .fiber = fiber_parking()};
+    loop_post(loop_here(), &yield.message);
+    while (!yield.over) /* the loop holds the message, which lives here */
+        fiber_park_hard();
+    return yield.fiber->cancelled ? -ECANCELED : 0;
 }
 
 /* --- groups --- */

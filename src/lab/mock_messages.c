@@ -70,7 +70,7 @@ static struct json_writer *event(struct mock_job *job, const char *type) {
     return out;
 }
 
-static FIBER_FN int send(struct mock_job *job) {
+static FIBER_FN int finish(struct mock_job *job) {
     json_object_end(&job->out);
     return mock_job_send(job);
 }
@@ -79,18 +79,18 @@ static FIBER_FN int messages_open(struct mock_job *job) {
     struct json_writer *out = event(job, "message_start");
     json_key(out, "message");
     write_message(job, out, false);
-    int err = send(job);
+    int err = finish(job);
     if (err)
         return err;
     out = event(job, "content_block_start");
     json_kv_int(out, "index", 0);
     json_key(out, "content_block");
     write_block(out, STR(""));
-    err = send(job);
+    err = finish(job);
     if (err)
         return err;
     event(job, "ping");
-    return send(job);
+    return finish(job);
 }
 
 static FIBER_FN int messages_token(struct mock_job *job, size_t choice, size_t index) {
@@ -101,13 +101,13 @@ static FIBER_FN int messages_token(struct mock_job *job, size_t choice, size_t i
     json_kv_str(out, "type", STR("text_delta"));
     json_kv_str(out, "text", mock_text_piece(&job->texts[choice], index));
     json_object_end(out);
-    return send(job);
+    return finish(job);
 }
 
 static FIBER_FN int messages_close(struct mock_job *job) {
     struct json_writer *out = event(job, "content_block_stop");
     json_kv_int(out, "index", 0);
-    int err = send(job);
+    int err = finish(job);
     if (err)
         return err;
     out = event(job, "message_delta");
@@ -116,11 +116,11 @@ static FIBER_FN int messages_close(struct mock_job *job) {
     write_stop(job, out, true);
     json_object_end(out);
     write_usage(job, out, mock_job_output_tokens(job));
-    err = send(job);
+    err = finish(job);
     if (err)
         return err;
     event(job, "message_stop");
-    return send(job);
+    return finish(job);
 }
 
 FIBER_FN void mock_messages(struct mock_call *call) {

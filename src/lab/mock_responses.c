@@ -153,7 +153,7 @@ static struct json_writer *part_event(struct mock_job *job, const char *type) {
     return out;
 }
 
-static FIBER_FN int send(struct mock_job *job) {
+static FIBER_FN int finish(struct mock_job *job) {
     json_object_end(&job->out);
     return mock_job_send(job);
 }
@@ -162,7 +162,7 @@ static FIBER_FN int send_response(struct mock_job *job, const char *type, bool d
     struct json_writer *out = event(job, type);
     json_key(out, "response");
     write_response(job, out, done);
-    return send(job);
+    return finish(job);
 }
 
 static FIBER_FN int send_item(struct mock_job *job, const char *type, bool done) {
@@ -170,14 +170,14 @@ static FIBER_FN int send_item(struct mock_job *job, const char *type, bool done)
     json_kv_int(out, "output_index", 0);
     json_key(out, "item");
     write_item(job, out, done);
-    return send(job);
+    return finish(job);
 }
 
 static FIBER_FN int send_part(struct mock_job *job, const char *type, struct str text) {
     struct json_writer *out = part_event(job, type);
     json_key(out, "part");
     write_part(out, text);
-    return send(job);
+    return finish(job);
 }
 
 static FIBER_FN int send_text(struct mock_job *job, const char *type, const char *key,
@@ -186,7 +186,7 @@ static FIBER_FN int send_text(struct mock_job *job, const char *type, const char
     json_kv_str(out, key, text);
     json_key(out, "logprobs");
     json_raw(out, STR("[]"));
-    return send(job);
+    return finish(job);
 }
 
 static FIBER_FN int responses_open(struct mock_job *job) {

@@ -266,7 +266,7 @@ static void conn_next(struct http_conn *conn) {
 FIBER_FN void conn_exchange_done(struct http_conn *conn) {
     struct exchange *exchange = conn->exchange;
     bool reusable = conn_reusable(conn, exchange);
-    bool abort = exchange->aborted || !exchange->ended;
+    bool abort = exchange->aborted || (!exchange->ended && !exchange->cut);
     bool unread = !exchange->body_done || exchange->body_fault != PROBLEM_NONE || conn->ahead.len > 0;
     bool gone = exchange->gone;
     conn->exchange = NULL;

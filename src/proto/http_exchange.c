@@ -122,7 +122,7 @@ void exchange_main(void *arg) {
     struct http_conn *conn = exchange->conn;
     exchange->fiber = fiber_self();
     conn->server->options.handler(conn->server->options.arg, exchange);
-    if (!exchange->head_given && !exchange->gone && !exchange->aborted)
+    if (!exchange->head_given && !exchange->gone && !exchange->aborted && !exchange->cut)
         (void)exchange_problem(exchange, (struct problem){.id = PROBLEM_INTERNAL}, NULL);
     conn_exchange_done(conn);
 }
@@ -312,7 +312,8 @@ static struct str head_build(struct exchange *exchange, int status, const struct
     at = put_headers(at, headers);
     at = put_framing(at, exchange, status);
     at = put(at, connection_line(exchange));
-    at = put(at, date);
+    if (headers == NULL || headers_get(headers, STR("date")).ptr == NULL) /* a worker's own stays */
+        at = put(at, date);
     at = put(at, STR("\r\n"));
     assert_always((size_t)(at - start) <= room);
     return str_make(start, (size_t)(at - start));
@@ -424,6 +425,19 @@ FIBER_FN int exchange_end(struct exchange *exchange) {
         parts[count++] = part_of(STR("0\r\n\r\n"));
     exchange->ended = true;
     return count == 0 ? 0 : send_parts(exchange, parts, count);
+}
+
+void exchange_cut(struct exchange *exchange) {
+    exchange->cut = true;
+    exchange->keep_alive = false;
+}
+
+FIBER_FN int exchange_raw(struct exchange *exchange, struct str bytes) {
+    struct iovec parts[2];
+    int count = take_head(exchange, parts);
+    parts[count++] = part_of(bytes);
+    exchange_cut(exchange);
+    return send_parts(exchange, parts, count);
 }
 
 void exchange_abort(struct exchange *exchange) {

@@ -49,7 +49,7 @@ struct exchange {
     uint64_t out_body;   /* body bytes given so far */
     uint64_t bytes_in, bytes_out;
     int64_t started_us, head_us;
-    bool chunked, no_body, ended, aborted, head_given;
+    bool chunked, no_body, ended, aborted, cut, head_given;
 };
 
 /* Per loop: so that counting and draining need no lock. */

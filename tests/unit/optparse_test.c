@@ -81,8 +81,12 @@ static int end(void **state) {
     return 0;
 }
 
+static int parse_words(size_t count, const char *const *words) {
+    return optparse_args(parser, (int)count, (char *const *)words);
+}
+
 #define ARGS(...)                                                                                  \
-    optparse_args(parser, (int)OPT_COUNT(((char *[]){__VA_ARGS__})), (char *[]){__VA_ARGS__})
+    parse_words(OPT_COUNT(((const char *[]){__VA_ARGS__})), (const char *[]){__VA_ARGS__})
 
 static void assert_list(const struct opt_list *list, const char *joined) {
     char text[256] = "";
@@ -191,7 +195,7 @@ static void a_url_takes_its_port_only_if_it_is_one(void **state) {
 /* --- refusals -------------------------------------------------------------------------------- */
 
 struct refusal {
-    char *words[6];
+    const char *words[6];
     int status;
     const char *text;
 };
@@ -205,7 +209,13 @@ static const struct refusal refusals[] = {
      "Invalid value for field 'port': 99999999999999999999 - must be 1 to 65535"},
     {{"--small", "128"}, 1, "Invalid value for field 'small': 128 - must be -128 to 127"},
     {{"--small", "-129"}, 1, "Invalid value for field 'small': -129 - must be -128 to 127"},
-    {{"--number", "-6"}, 1, "Invalid value for field 'number': -6 - must be -5 to 2147483647"},
+    {{"--number", "-6"}, 1, "Invalid value for field 'number': -6 - must be at least -5"},
+    {{"--number", "2147483648"},
+     1,
+     "Invalid value for field 'number': 2147483648 - must be -5 to 2147483647"},
+    {{"--number", "-99999999999999999999"},
+     1,
+     "Invalid value for field 'number': -99999999999999999999 - must be at least -5"},
     {{"--big", "-1"},
      1,
      "Invalid value for field 'big': -1 - must be 0 to 18446744073709551615"},
@@ -251,11 +261,11 @@ static void bad_words_are_refused_with_these_messages(void **state) {
     (void)state;
     for (size_t i = 0; i < OPT_COUNT(refusals); i++) {
         const struct refusal *refusal = &refusals[i];
-        int count = 0;
+        size_t count = 0;
         while (count < 6 && refusal->words[count] != NULL)
             count++;
         begin();
-        assert_int_equal(optparse_args(parser, count, refusal->words), -EINVAL);
+        assert_int_equal(parse_words(count, refusal->words), -EINVAL);
         assert_error(refusal->status, refusal->text);
         end(state);
     }
