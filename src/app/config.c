@@ -65,7 +65,7 @@ static bool level_of(struct str name, enum log_level *level) {
         const char *name;
         enum log_level level;
     } levels[] = {
-        {"debug", LOG_DEBUG}, {"trace", LOG_DEBUG}, {"info", LOG_INFO}, {"warn", LOG_WARN},
+        {"debug", LOG_DEBUG},  {"trace", LOG_DEBUG}, {"info", LOG_INFO}, {"warn", LOG_WARN},
         {"warning", LOG_WARN}, {"error", LOG_ERROR}, {"off", LOG_ERROR},
     };
     for (size_t i = 0; i < OPT_COUNT(levels); i++) {
@@ -209,10 +209,10 @@ static void settle_seed(struct config *config) {
 }
 
 static void settle(struct config *config) {
-    static void (*const steps[])(struct config *config) = {
-        settle_log,       settle_hosts,   settle_naming,  settle_origins, settle_id_headers,
-        settle_resources, settle_times,   settle_gateway, settle_fleet,   settle_seed,
-        note_no_ops,
+    static void (*const steps[])(struct config * config) = {
+        settle_log,        settle_hosts,     settle_naming, settle_origins,
+        settle_id_headers, settle_resources, settle_times,  settle_gateway,
+        settle_fleet,      settle_seed,      note_no_ops,
     };
     for (size_t i = 0; i < OPT_COUNT(steps); i++)
         steps[i](config);
@@ -279,9 +279,7 @@ void config_free(struct config *config) {
     mem_free(config);
 }
 
-bool config_wants_help(const struct config *config) {
-    return optparse_wants_help(config->parser);
-}
+bool config_wants_help(const struct config *config) { return optparse_wants_help(config->parser); }
 
 const struct settings *config_settings(const struct config *config) {
     return &config->values.settings;

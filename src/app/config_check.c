@@ -35,8 +35,8 @@ static int refuse_as(const struct config_check *check, const char *option, const
     if (row->secret)
         value = "[redacted]";
     if (line != 0)
-        snprintf(check->error, check->error_size, "%s:%d: %s: %.300s - %s", check->file->path,
-                 line, field, value, reason);
+        snprintf(check->error, check->error_size, "%s:%d: %s: %.300s - %s", check->file->path, line,
+                 field, value, reason);
     else
         snprintf(check->error, check->error_size, "Invalid value for field '%s': %.300s - %s",
                  field, value, reason);
@@ -48,8 +48,7 @@ static int refuse(const struct config_check *check, const char *option, const ch
     return refuse_as(check, option, NULL, value, reason);
 }
 
-static int incompatible(const struct config_check *check, const char *option,
-                        const char *reason) {
+static int incompatible(const struct config_check *check, const char *option, const char *reason) {
     int line = line_of(check, option);
     if (line != 0)
         snprintf(check->error, check->error_size, "%s:%d: %s: Incompatible configuration: %s",

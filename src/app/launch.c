@@ -82,11 +82,12 @@ static int limits_apply(const struct gateway_settings *settings) {
     listener_limit(settings->limits.max_connections);
     http_client_limits(settings->limits.upstream_idle_total, settings->limits.max_upstream);
     http_body_budget(settings->limits.memory_bytes);
+    if (settings->metrics.buckets.len == 0)
+        return 0;
     return metric_set_buckets(settings->metrics.buckets.items, settings->metrics.buckets.len);
 }
 
 static int fail(const char *what) {
-    log_error("app", what);
     fprintf(stderr, "sluice: %s\n", what);
     return 1;
 }

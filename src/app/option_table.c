@@ -17,10 +17,10 @@ static const char *argument_hint(const char *token) {
 
 const struct opt_schema *option_schema(void) {
     static const struct opt_group *const order[] = {
-        &group_core,    &group_workers, &group_policies, &group_pd,     &group_retries,
-        &group_health,  &group_limits,  &group_admission, &group_lifecycle, &group_observe,
-        &group_tls,     &group_auth,    &group_discovery, &group_models, &group_history,
-        &group_mesh,    &group_commands,
+        &group_core,   &group_workers,  &group_policies,  &group_pd,        &group_retries,
+        &group_health, &group_limits,   &group_admission, &group_lifecycle, &group_observe,
+        &group_tls,    &group_auth,     &group_discovery, &group_models,    &group_history,
+        &group_mesh,   &group_commands,
     };
     static struct opt_group groups[OPT_COUNT(order)];
     static const struct opt_schema schema = {groups, OPT_COUNT(groups), unknown_hint,

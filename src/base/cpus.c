@@ -86,20 +86,31 @@ static uint64_t memory_limit_v1(const char *folder) {
     return file_number(folder, "memory.limit_in_bytes");
 }
 
+/* The group above, "" for the root's children. */
+static struct str parent_group(struct str group) {
+    while (group.len > 0 && group.ptr[group.len - 1] != '/')
+        group.len--;
+    return group;
+}
+
+static struct str without_slashes(struct str group) {
+    while (group.len > 0 && group.ptr[group.len - 1] == '/')
+        group.len--;
+    return group;
+}
+
 /* The tightest limit from `group` up to `base` itself. */
 static uint64_t walk_up(const char *base, struct str group, limit_reader *reader) {
     char folder[PATH_LEN];
     uint64_t limit = NO_LIMIT;
     for (;;) {
-        while (str_ends(group, STR("/")))
-            group.len--;
+        group = without_slashes(group);
         int len = snprintf(folder, sizeof folder, "%s%.*s", base, STR_ARG(group));
         uint64_t here = len > 0 && (size_t)len < sizeof folder ? reader(folder) : NO_LIMIT;
         limit = here < limit ? here : limit;
         if (group.len == 0)
             return limit;
-        while (group.len > 0 && group.ptr[group.len - 1] != '/')
-            group.len--;
+        group = parent_group(group);
     }
 }
 
@@ -116,8 +127,8 @@ static uint64_t group_limit(const char *root, const char *self,
     int len = snprintf(base, sizeof base, "%s/%.*s", root, STR_ARG(controller->name));
     if (len < 0 || (size_t)len >= sizeof base)
         return v2;
-    uint64_t v1 = walk_up(base, own_group(self, controller->name, text, sizeof text),
-                          controller->v1);
+    uint64_t v1 =
+        walk_up(base, own_group(self, controller->name, text, sizeof text), controller->v1);
     return v1 < v2 ? v1 : v2;
 }
 

@@ -43,10 +43,11 @@ static void wrap_fact(struct wrap *wrap, const char *text) {
 }
 
 static const char *const type_values[] = {
-    [OPT_BOOL] = "",          [OPT_INT] = "N",          [OPT_FLOAT] = "X",
-    [OPT_STR] = "TEXT",       [OPT_CHOICE] = "NAME",    [OPT_LIST] = "ITEM...",
-    [OPT_REPEAT] = "ITEM",    [OPT_PAIRS] = "KEY=VALUE...", [OPT_FLOATS] = "X...",
-    [OPT_URL_PORT] = "URL [PORT|none]",
+    [OPT_BOOL] = "",       [OPT_INT] = "N",
+    [OPT_FLOAT] = "X",     [OPT_STR] = "TEXT",
+    [OPT_CHOICE] = "NAME", [OPT_LIST] = "ITEM...",
+    [OPT_REPEAT] = "ITEM", [OPT_PAIRS] = "KEY=VALUE...",
+    [OPT_FLOATS] = "X...", [OPT_URL_PORT] = "URL [PORT|none]",
 };
 
 const char *opthelp_value(const struct opt_row *row, char *out, size_t size) {

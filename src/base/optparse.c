@@ -109,8 +109,8 @@ static void publish_list(struct optparse *parser, const struct opt_row *row,
         *(struct opt_list *)field = (struct opt_list){state->items, state->len};
 }
 
-static void append_item(struct optparse *parser, const struct opt_row *row,
-                        struct row_state *state, const struct opt_value *value) {
+static void append_item(struct optparse *parser, const struct opt_row *row, struct row_state *state,
+                        const struct opt_value *value) {
     if (row->type == OPT_FLOATS) {
         double *items = mem_realloc(state->items, (state->len + 1) * sizeof *items);
         items[state->len++] = value->real;

@@ -73,10 +73,10 @@ struct opt_row {
     enum opt_type type;
     enum opt_status status;
     bool has_dest, dest_signed, ranged, above_min;
-    bool need;           /* optparse_finish fails when no source gave it */
-    bool secret;         /* its values never appear in a message */
-    bool hidden;         /* not in the help */
-    bool env_binds;      /* NOT_YET and its variable is set: refuse (it would weaken security) */
+    bool need;      /* optparse_finish fails when no source gave it */
+    bool secret;    /* its values never appear in a message */
+    bool hidden;    /* not in the help */
+    bool env_binds; /* NOT_YET and its variable is set: refuse (it would weaken security) */
     unsigned char size;
     unsigned offset;
     int64_t min, max;    /* when ranged: OPT_INT; OPT_STR: least number of bytes */
@@ -84,13 +84,13 @@ struct opt_row {
     int64_t scale;       /* 0 = 1; the field gets value * scale (seconds into milliseconds) */
     const char *initial; /* default as on the command line; lists: blank-separated; NULL = unset */
     const char *initial_help; /* what help says of the default when it is computed */
-    const char *choices; /* OPT_CHOICE: blank-separated */
-    const char *env;     /* environment variables, blank-separated, first one set wins */
-    const char *field;   /* name in messages; NULL = name with '_' for '-' */
-    const char *value;   /* value's name in the help: "SECS"; NULL = by type */
-    const char *tag;     /* where the flag comes from: "SEED"... */
+    const char *choices;      /* OPT_CHOICE: blank-separated */
+    const char *env;          /* environment variables, blank-separated, first one set wins */
+    const char *field;        /* name in messages; NULL = name with '_' for '-' */
+    const char *value;        /* value's name in the help: "SECS"; NULL = by type */
+    const char *tag;          /* where the flag comes from: "SEED"... */
     const char *help;
-    const char *note;    /* for NO_OP and ABSENT the reason */
+    const char *note; /* for NO_OP and ABSENT the reason */
 };
 
 #define OPT_COUNT(array) (sizeof(array) / sizeof *(array))

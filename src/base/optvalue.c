@@ -89,7 +89,8 @@ static enum opt_verdict read_int(const struct opt_row *row, const char *text, st
     int side = error != 0 ? 1 - 2 * negative : compare_bounds(bounds, negative, magnitude);
     if (side != 0)
         return refuse_int(row, bounds, side < 0, reason, size);
-    out->bits = (negative ? 0 - magnitude : magnitude) * (uint64_t)(row->scale > 1 ? row->scale : 1);
+    out->bits =
+        (negative ? 0 - magnitude : magnitude) * (uint64_t)(row->scale > 1 ? row->scale : 1);
     return OPT_VALUE_OK;
 }
 
@@ -151,9 +152,9 @@ static enum opt_verdict read_url_port(const struct opt_row *row, const char *tex
 }
 
 static value_reader *const readers[] = {
-    [OPT_BOOL] = read_bool,     [OPT_INT] = read_int,     [OPT_FLOAT] = read_float,
-    [OPT_STR] = read_str,       [OPT_CHOICE] = read_choice, [OPT_LIST] = read_str,
-    [OPT_REPEAT] = read_str,    [OPT_PAIRS] = read_pair,  [OPT_FLOATS] = read_float,
+    [OPT_BOOL] = read_bool,         [OPT_INT] = read_int,       [OPT_FLOAT] = read_float,
+    [OPT_STR] = read_str,           [OPT_CHOICE] = read_choice, [OPT_LIST] = read_str,
+    [OPT_REPEAT] = read_str,        [OPT_PAIRS] = read_pair,    [OPT_FLOATS] = read_float,
     [OPT_URL_PORT] = read_url_port,
 };
 

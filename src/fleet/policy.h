@@ -24,7 +24,7 @@ struct choice {
     const char *reason;      /* static text: "round_robin", "random", "only_candidate", ... */
     double matched;          /* share of the routed key found there, 0..1 */
     int64_t load;            /* its requests in flight before this one */
-    size_t candidates;
+    size_t candidates;       /* how many could be chosen from */
 };
 
 struct policy;
@@ -41,13 +41,23 @@ struct policy_ops {
 
 /* Case-insensitive, with or without '_'; NULL when unknown. */
 const struct policy_ops *policy_find(struct str name);
-/* Names of the table in order; NULL past the end. */
+/* Names of the table in order; NULL past the end. Rows are the slots of worker->metrics. */
 const char *policy_name_at(size_t index);
+/* Says that decisions of this policy (or what serves it) are going to be counted: workers registered from now
+ * on get their series. policy_new does it by itself, so policies are made before fleet_start. NULL is allowed. */
+void policy_use(const struct policy_ops *ops);
+bool policy_in_use(int slot);
 
+/* An instance. A policy that is not implemented yet is served by round_robin. */
 struct policy *policy_new(const struct policy_ops *ops);
 void policy_free(struct policy *policy);
+/* Name of what really decides. */
 const char *policy_name(const struct policy *policy);
 /* Filters candidates of the role (available, not in `tried`) out of the present fleet, picks, and counts
- * the decision. `out->worker` is NULL with reason "none" when nobody is left. `tried` may be NULL. */
+ * the decision. `out->worker` is NULL with reason "none" when nobody is left. `tried` may be NULL; it counts
+ * by identity, so an older version of a worker excludes its newer one. With --cb-fail-open, when the circuits
+ * of all ready workers are open, the one opened least recently is chosen (reason "fail_open"). A lone
+ * candidate goes through the policy like any other, with reason "only_candidate". Any loop; allocates
+ * nothing. */
 void policy_choose(struct policy *policy, enum worker_role role, const struct facts *facts,
                    struct worker *const *tried, size_t tried_count, bool dry, struct choice *out);

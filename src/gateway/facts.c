@@ -6,8 +6,9 @@
 #include "gateway/routes.h"
 #include "io/offload.h"
 #include "proto/json.h"
+#include "proto/json_scan.h"
 
-#define OFFLOAD_FROM (256 * 1024)
+#define OFFLOAD_FROM (1024 * 1024) /* scanned at several GB/s: below this a hop costs more */
 #define BYTES_PER_TOKEN 4
 
 struct parse {
@@ -15,31 +16,50 @@ struct parse {
     struct problem problem;
 };
 
-static void facts_from(struct request *request, yyjson_val *root) {
-    struct facts *facts = &request->facts;
-    struct str model = json_get_str(root, "model", STR_NONE);
-    facts->has_model = model.ptr != NULL;
-    facts->model = model.ptr ? arena_dup(request->arena, model) : STR("unknown");
-    facts->stream = request->route->may_stream && json_get_bool(root, "stream", false);
+/* The value's text when it is a JSON string, decoded. */
+static struct str string_value(struct arena *arena, struct str value) {
+    if (value.len < 2 || value.ptr[0] != '"')
+        return STR_NONE;
+    struct str inner = str_make(value.ptr + 1, value.len - 2);
+    if (str_find_char(inner, '\\') < 0)
+        return arena_dup(arena, inner);
+    yyjson_doc *doc = json_parse(arena, value, NULL);
+    return doc ? json_str(yyjson_doc_get_root(doc)) : STR_NONE;
 }
 
-/* Runs on the loop or on a pool thread; the request's arena is not used by anybody else meanwhile. */
+static void on_member(void *arg, struct str key, struct str value) {
+    struct request *request = arg;
+    struct facts *facts = &request->facts;
+    if (str_eq(key, STR("model"))) {
+        struct str model = string_value(request->arena, value);
+        facts->has_model = model.ptr != NULL;
+        facts->model = model.ptr ? model : STR("unknown");
+    } else if (str_eq(key, STR("stream"))) {
+        facts->stream = request->route->may_stream && str_eq(value, STR("true"));
+    }
+}
+
+/* What exactly is wrong is worth a second look by the parser that can tell. */
+static struct problem describe(struct request *request, enum json_kind kind) {
+    struct problem problem = {.id = PROBLEM_JSON_PARSE};
+    struct arena *scratch = arena_new();
+    struct str error = STR("malformed");
+    if (kind == JSON_OTHER)
+        problem.message = STR("Invalid JSON data: the body must be a JSON object");
+    else {
+        (void)json_parse(scratch, request->body, &error);
+        problem.message = arena_printf(request->arena, "JSON syntax error: %.*s", STR_ARG(error));
+    }
+    arena_free(scratch);
+    return problem;
+}
+
+/* Runs on the loop or on a pool thread; nobody else uses the request's arena meanwhile. */
 static int parse_body(void *arg) {
     struct parse *parse = arg;
-    struct request *request = parse->request;
-    struct arena *scratch = arena_new();
-    struct str error;
-    yyjson_doc *doc = json_parse(scratch, request->body, &error);
-    yyjson_val *root = doc ? yyjson_doc_get_root(doc) : NULL;
-    parse->problem.id = yyjson_is_obj(root) ? PROBLEM_NONE : PROBLEM_JSON_PARSE;
-    if (root == NULL)
-        parse->problem.message =
-            arena_printf(request->arena, "JSON syntax error: %.*s", STR_ARG(error));
-    else if (!yyjson_is_obj(root))
-        parse->problem.message = STR("Invalid JSON data: the body must be a JSON object");
-    else
-        facts_from(request, root);
-    arena_free(scratch);
+    enum json_kind kind = json_scan(parse->request->body, on_member, parse->request);
+    if (kind != JSON_OBJECT)
+        parse->problem = describe(parse->request, kind);
     return 0;
 }
 
@@ -55,6 +75,7 @@ static void facts_from_headers(struct request *request) {
 
 FIBER_FN struct problem facts_read(struct request *request) {
     struct parse parse = {.request = request};
+    request->facts.model = STR("unknown");
     int rc = request->body.len < OFFLOAD_FROM ? parse_body(&parse) : offload(parse_body, &parse);
     if (rc == -EBUSY)
         (void)parse_body(&parse);

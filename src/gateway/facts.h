@@ -3,6 +3,5 @@
 
 #include "gateway/request.h"
 
-/* Parses the body once for model and stream flag; large bodies go through the offload pool. Nothing of the parse
- * survives but the facts. PROBLEM_NONE, or JSON_PARSE with the position. */
+/* Scans the body once, checking it, for model and stream flag; large ones in the offload pool. PROBLEM_NONE, or JSON_PARSE with the position. */
 FIBER_FN struct problem facts_read(struct request *request);

@@ -156,6 +156,7 @@ static void on_refused(void *arg, struct exchange *exchange, struct problem prob
                                    .status = problem_status(problem.id),
                                    .error_code = problem_code(problem.id),
                                    .latency_us = -1,
+                                   .total_us = -1,
                                    .route = STR("other"),
                                    .client = exchange_peer(exchange)};
     access_log(&record);

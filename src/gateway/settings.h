@@ -12,10 +12,10 @@
 struct gateway_settings {
     const char *host; /* address or name, IPv6 without brackets */
     uint16_t port;
-    uint16_t health_check_port; /* 0 = no listener of its own */
-    unsigned runtime_threads;   /* data loops, >= 1 */
-    const char *api_key;        /* clients' key for DATA (and admin) routes; NULL = open */
-    const char *policy;         /* name as given; what serves it is the fleet's choice */
+    uint16_t health_check_port;         /* 0 = no listener of its own */
+    unsigned runtime_threads;           /* data loops, >= 1 */
+    const char *api_key;                /* clients' key for DATA (and admin) routes; NULL = open */
+    const char *policy;                 /* name as given; what serves it is the fleet's choice */
     struct opt_list cors_origins;       /* empty = any */
     struct opt_list request_id_headers; /* order = priority; lower case */
 

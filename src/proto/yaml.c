@@ -303,8 +303,7 @@ static void close_all(struct reader *reader) {
         map_free(&reader->open[--reader->depth].keys);
 }
 
-int yaml_to_json(struct arena *arena, struct str yaml, struct str *json,
-                 struct yaml_error *error) {
+int yaml_to_json(struct arena *arena, struct str yaml, struct str *json, struct yaml_error *error) {
     struct reader *reader = arena_zalloc(arena, sizeof *reader);
     reader->error = error;
     *error = (struct yaml_error){0};

@@ -318,8 +318,7 @@ def streaming_worker(site: Site, gate: threading.Event):
         gate.wait(60)
         x.chunk(FIRST)
         x.end()
-    worker = site.fake(script)
-    return worker
+    return site.fake(script)
 
 
 def test_removal_drains(site: Site):

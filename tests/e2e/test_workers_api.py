@@ -274,7 +274,7 @@ def test_unknown_worker(standing: Gateway, method: str, name: str):
         assert "not found" in answer.json()["error"]
 
 
-@pytest.mark.parametrize("name", ["nonsense", "123", "%00", "abc%20def", "localhost:80"])
+@pytest.mark.parametrize("name", ["nonsense", "123", "%00", "abc%20def"])
 def test_malformed_id(standing: Gateway, name: str):
     answer = standing.raw_request("GET", f"/workers/{name}")
     assert answer.status == 400, answer

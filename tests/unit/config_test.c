@@ -35,7 +35,8 @@ static bool load_words(size_t count, const char *const *words) {
     return config != NULL;
 }
 
-#define LOAD(...) load_words(OPT_COUNT(((const char *[]){__VA_ARGS__})), (const char *[]){__VA_ARGS__})
+#define LOAD(...)                                                                                  \
+    load_words(OPT_COUNT(((const char *[]){__VA_ARGS__})), (const char *[]){__VA_ARGS__})
 
 static void must_load(size_t count, const char *const *words) {
     if (!load_words(count, words))
@@ -112,8 +113,7 @@ static const struct {
     {{"--cb-window-duration-secs", "0"},
      "Invalid value for field 'circuit_breaker.window_duration_secs': 0 - must be 1 to "
      "1000000000"},
-    {{"--prometheus-port", "0"},
-     "Invalid value for field 'metrics.port': 0 - must be 1 to 65535"},
+    {{"--prometheus-port", "0"}, "Invalid value for field 'metrics.port': 0 - must be 1 to 65535"},
     {{"--prometheus-host", ""}, "Invalid value for field 'metrics.host':  - must not be empty"},
     {{"--prometheus-duration-buckets", "1", "0.5"},
      "Invalid value for field 'metrics.duration_buckets': 0.5 - bounds must ascend"},
@@ -165,10 +165,8 @@ static const struct {
      "names 1"},
     {{"--backend", "openai"},
      "Incompatible configuration: --backend openai is not available in this version yet"},
-    {{"--host", "a b"},
-     "Invalid value for field 'host': a b - neither an address nor a host name"},
-    {{"--host", "1:2"},
-     "Invalid value for field 'host': 1:2 - neither an address nor a host name"},
+    {{"--host", "a b"}, "Invalid value for field 'host': a b - neither an address nor a host name"},
+    {{"--host", "1:2"}, "Invalid value for field 'host': 1:2 - neither an address nor a host name"},
     {{"--host", "[127.0.0.1]"},
      "Invalid value for field 'host': [127.0.0.1] - neither an address nor a host name"},
     {{"--host="}, "Invalid value for field 'host':  - must not be empty"},
@@ -209,9 +207,12 @@ static void bad_values_are_refused_with_these_messages(void **state) {
 static void secrets_are_never_shown(void **state) {
     (void)state;
     static const char *const lines[][3] = {
-        {"--api-key", "sk-se cret", NULL},      {"--api-key", "k", "sk-secret"},
-        {"--api-key=sk-secret\x01", NULL, NULL}, {"--worker-urls", "http://u:sk-secret@h", NULL},
-        {"--tenant-api-key", "t:sk-secret", NULL}, {"--control-plane-api-keys=sk-secret", NULL, NULL},
+        {"--api-key", "sk-se cret", NULL},
+        {"--api-key", "k", "sk-secret"},
+        {"--api-key=sk-secret\x01", NULL, NULL},
+        {"--worker-urls", "http://u:sk-secret@h", NULL},
+        {"--tenant-api-key", "t:sk-secret", NULL},
+        {"--control-plane-api-keys=sk-secret", NULL, NULL},
     };
     for (size_t i = 0; i < OPT_COUNT(lines); i++) {
         size_t count = 0;
@@ -242,9 +243,8 @@ static void values_reach_their_parts(void **state) {
               "--worker-url-allow", "10.0.0.0/8", "h", "--connect-timeout-secs", "3",
               "--request-timeout-secs", "4", "--first-byte-timeout-secs", "5",
               "--upstream-idle-per-worker", "6", "--metrics-naming", "layered", "--log-level",
-              "error", "--prometheus-duration-buckets", "0.5", "1", "--runtime-worker-threads",
-              "3", "--memory-limit", "0", "--seed", "42", "--policy", "random", "--backend",
-              "trtllm");
+              "error", "--prometheus-duration-buckets", "0.5", "1", "--runtime-worker-threads", "3",
+              "--memory-limit", "0", "--seed", "42", "--policy", "random", "--backend", "trtllm");
     const struct gateway_settings *gateway = &settings->gateway;
     const struct fleet_settings *fleet = &settings->fleet;
     assert_string_equal(gateway->api_key, "k1");
@@ -274,8 +274,7 @@ static void values_reach_their_parts(void **state) {
 static void switches_act_as_said(void **state) {
     (void)state;
     MUST_LOAD("--disable-retries", "--disable-circuit-breaker", "--cb-fail-open", "--strict-urls",
-              "--allow-link-local-workers", "--disable-health-check",
-              "--remove-unhealthy-workers");
+              "--allow-link-local-workers", "--disable-health-check", "--remove-unhealthy-workers");
     assert_int_equal(settings->gateway.retry.max_attempts, 1);
     assert_true(settings->gateway.retry.disabled);
     assert_true(settings->fleet.breaker.disabled);
@@ -299,8 +298,12 @@ static void settle_time_is_at_most_half_the_grace_period(void **state) {
 static void hosts_lose_their_brackets(void **state) {
     (void)state;
     static const char *const hosts[][2] = {
-        {"::", "::"},           {"[::1]", "::1"},         {"fe80::1%eth0", "fe80::1%eth0"},
-        {"localhost", "localhost"}, {"my-host.example", "my-host.example"}, {"10.0.0.1", "10.0.0.1"},
+        {"::", "::"},
+        {"[::1]", "::1"},
+        {"fe80::1%eth0", "fe80::1%eth0"},
+        {"localhost", "localhost"},
+        {"my-host.example", "my-host.example"},
+        {"10.0.0.1", "10.0.0.1"},
     };
     for (size_t i = 0; i < OPT_COUNT(hosts); i++) {
         MUST_LOAD("--host", hosts[i][0], "--prometheus-host", hosts[i][0]);
@@ -356,9 +359,9 @@ static void log_level_follows_the_environment(void **state) {
         int level;
         bool noted;
     } cases[] = {
-        {"RUST_LOG", "debug", LOG_DEBUG, false},     {"SGL_LOG", "ERROR", LOG_ERROR, false},
-        {"RUST_LOG", "trace", LOG_DEBUG, false},     {"RUST_LOG", "warn,smg=debug", LOG_WARN, true},
-        {"RUST_LOG", "hyper=off", LOG_INFO, true},   {"RUST_LOG", "", LOG_INFO, false},
+        {"RUST_LOG", "debug", LOG_DEBUG, false},   {"SGL_LOG", "ERROR", LOG_ERROR, false},
+        {"RUST_LOG", "trace", LOG_DEBUG, false},   {"RUST_LOG", "warn,smg=debug", LOG_WARN, true},
+        {"RUST_LOG", "hyper=off", LOG_INFO, true}, {"RUST_LOG", "", LOG_INFO, false},
         {"SGL_LOG", "what", LOG_INFO, true},
     };
     for (size_t i = 0; i < OPT_COUNT(cases); i++) {
@@ -482,8 +485,7 @@ static const struct {
      "2: worker_url: a - must start with http://, https://, grpc://, grpcs:// or ipc://"},
     {"retry-max-backoff-ms: 10\n",
      "1: retry.max_backoff_ms: 10 - must be at least retry.initial_backoff_ms (50)"},
-    {"api-key: 'a b'\n",
-     "1: api_key: [redacted] - must not hold blanks or control characters"},
+    {"api-key: 'a b'\n", "1: api_key: [redacted] - must not hold blanks or control characters"},
 };
 
 static void bad_files_are_refused_with_file_and_line(void **state) {
@@ -518,8 +520,8 @@ static void a_file_that_is_too_large_is_refused(void **state) {
 static void mappings_become_pairs(void **state) {
     (void)state;
     struct opt_list pairs = {0};
-    const struct opt_row row = {.name = "selector", .type = OPT_PAIRS, .has_dest = true,
-                                .size = sizeof pairs, .help = "x"};
+    const struct opt_row row = {
+        .name = "selector", .type = OPT_PAIRS, .has_dest = true, .size = sizeof pairs, .help = "x"};
     const struct opt_group group = {"one", &row, 1};
     const struct opt_schema schema = {&group, 1, NULL, NULL};
     struct optparse *parser = optparse_new(&schema, &pairs);
@@ -535,7 +537,8 @@ static void mappings_become_pairs(void **state) {
     unlink(file_path);
     parser = optparse_new(&schema, &pairs);
     write_file("selector:\n  tier: 1\n");
-    assert_int_equal(config_file_apply(&file, file_path, &schema, parser, why, sizeof why), -EINVAL);
+    assert_int_equal(config_file_apply(&file, file_path, &schema, parser, why, sizeof why),
+                     -EINVAL);
     assert_non_null(strstr(why, ":1: selector: expected text: put the value in quotes"));
     config_file_free(&file);
     optparse_free(parser);

@@ -404,9 +404,25 @@ static void reference_page_is_up_to_date(void **state) {
 
 static const char *random_word(struct rand_stream *rand, char *out, size_t size) {
     static const char *const words[] = {
-        "--",       "-",    "--=",     "--port=", "-1",        "--help-me", "none",
-        "http://x", "a=b",  "--prefill", "1e999", "-.5",       "--api-key", "99999999999999999999",
-        "",         "é",    "--x=y=z", "--seed",  "-9223372036854775809",
+        "--",
+        "-",
+        "--=",
+        "--port=",
+        "-1",
+        "--help-me",
+        "none",
+        "http://x",
+        "a=b",
+        "--prefill",
+        "1e999",
+        "-.5",
+        "--api-key",
+        "99999999999999999999",
+        "",
+        "é",
+        "--x=y=z",
+        "--seed",
+        "-9223372036854775809",
     };
     uint64_t kind = rand_stream_u64(rand) % 4;
     if (kind == 0)

@@ -27,21 +27,46 @@ static const struct opt_row first_rows[] = {
     {.name = "flag", .type = OPT_BOOL, ALL(flag), .env = "T_FLAG", .help = "f"},
     {.name = "other-flag", .type = OPT_BOOL, ALL(other_flag), .help = "f"},
     {.name = "small", .type = OPT_INT, ALL(small), .initial = "-3", .help = "s"},
-    {.name = "port", .aliases = "listen-port p-o-r-t", .type = OPT_INT, ALL(port), .initial = "80",
-     OPT_RANGE(1, 65535), .env = "T_PORT T_PORT_OLD", .help = "p"},
+    {.name = "port",
+     .aliases = "listen-port p-o-r-t",
+     .type = OPT_INT,
+     ALL(port),
+     .initial = "80",
+     OPT_RANGE(1, 65535),
+     .env = "T_PORT T_PORT_OLD",
+     .help = "p"},
     {.name = "number", .type = OPT_INT, ALL(number), OPT_MIN(-5), .help = "n"},
     {.name = "big", .type = OPT_INT, ALL(big), .help = "b"},
-    {.name = "time-secs", .type = OPT_INT, ALL(time_ms), .initial = "5", OPT_RANGE(0, 1000),
-     .scale = 1000, .field = "some.time", .help = "t"},
-    {.name = "ratio", .type = OPT_FLOAT, ALL(ratio), .initial = "0.5", OPT_FRANGE(0, 1),
+    {.name = "time-secs",
+     .type = OPT_INT,
+     ALL(time_ms),
+     .initial = "5",
+     OPT_RANGE(0, 1000),
+     .scale = 1000,
+     .field = "some.time",
+     .help = "t"},
+    {.name = "ratio",
+     .type = OPT_FLOAT,
+     ALL(ratio),
+     .initial = "0.5",
+     OPT_FRANGE(0, 1),
      .help = "r"},
     {.name = "above", .type = OPT_FLOAT, ALL(above), .initial = "1", OPT_FABOVE(0), .help = "a"},
 };
 static const struct opt_row second_rows[] = {
     {.name = "text", .type = OPT_STR, ALL(text), .initial = "hello", .help = "t"},
-    {.name = "choice", .type = OPT_CHOICE, ALL(choice), .initial = "one", .choices = "one two",
+    {.name = "choice",
+     .type = OPT_CHOICE,
+     ALL(choice),
+     .initial = "one",
+     .choices = "one two",
      .help = "c"},
-    {.name = "key", .type = OPT_STR, ALL(key), .secret = true, .env = "T_KEY", OPT_MIN(3),
+    {.name = "key",
+     .type = OPT_STR,
+     ALL(key),
+     .secret = true,
+     .env = "T_KEY",
+     OPT_MIN(3),
      .help = "k"},
     {.name = "list", .type = OPT_LIST, ALL(list), .initial = "a b", .env = "T_LIST", .help = "l"},
     {.name = "repeat", .type = OPT_REPEAT, ALL(repeat), .help = "r"},
@@ -49,8 +74,13 @@ static const struct opt_row second_rows[] = {
     {.name = "url", .type = OPT_URL_PORT, ALL(urls), .help = "u"},
     {.name = "floats", .type = OPT_FLOATS, ALL(floats), OPT_FABOVE(0), .help = "f"},
     {.name = "later", .type = OPT_INT, .status = OPT_NOT_YET, .env = "T_LATER", .help = "l"},
-    {.name = "later-bound", .type = OPT_STR, .status = OPT_NOT_YET, .env = "T_BOUND",
-     .env_binds = true, .secret = true, .help = "l"},
+    {.name = "later-bound",
+     .type = OPT_STR,
+     .status = OPT_NOT_YET,
+     .env = "T_BOUND",
+     .env_binds = true,
+     .secret = true,
+     .help = "l"},
     {.name = "nothing", .type = OPT_LIST, .status = OPT_NO_OP, .note = "it is old", .help = "n"},
     {.name = "gone", .type = OPT_BOOL, .status = OPT_ABSENT, .note = "use --flag", .help = "g"},
 };
@@ -182,9 +212,9 @@ static void pairs_are_split_at_blanks(void **state) {
 static void a_url_takes_its_port_only_if_it_is_one(void **state) {
     (void)state;
     begin();
-    assert_int_equal(ARGS("--url", "http://a", "8998", "--url=http://b", "NONE", "--url",
-                          "http://c", "--flag"),
-                     0);
+    assert_int_equal(
+        ARGS("--url", "http://a", "8998", "--url=http://b", "NONE", "--url", "http://c", "--flag"),
+        0);
     assert_list(&all.urls, "http://a 8998;http://b NONE;http://c;");
     end(state);
     begin();
@@ -216,9 +246,7 @@ static const struct refusal refusals[] = {
     {{"--number", "-99999999999999999999"},
      1,
      "Invalid value for field 'number': -99999999999999999999 - must be at least -5"},
-    {{"--big", "-1"},
-     1,
-     "Invalid value for field 'big': -1 - must be 0 to 18446744073709551615"},
+    {{"--big", "-1"}, 1, "Invalid value for field 'big': -1 - must be 0 to 18446744073709551615"},
     {{"--time-secs", "1001"}, 1, "Invalid value for field 'some.time': 1001 - must be 0 to 1000"},
     {{"--ratio", "1.01"}, 1, "Invalid value for field 'ratio': 1.01 - must be 0 to 1"},
     {{"--above", "0"}, 1, "Invalid value for field 'above': 0 - must be over 0"},
@@ -417,9 +445,10 @@ static void distances_are_counted(void **state) {
         const char *a, *b;
         size_t limit, distance;
     } cases[] = {
-        {"", "", 2, 0},         {"a", "", 2, 1},      {"abc", "abc", 2, 0}, {"abc", "acb", 2, 1},
-        {"abc", "abd", 2, 1},   {"abc", "bc", 2, 1},  {"ab", "ba", 2, 1},   {"abcd", "badc", 3, 2},
-        {"kitten", "sitting", 5, 3}, {"abc", "xyz", 1, 2}, {"a", "abcdef", 2, 3},
+        {"", "", 2, 0},       {"a", "", 2, 1},        {"abc", "abc", 2, 0},
+        {"abc", "acb", 2, 1}, {"abc", "abd", 2, 1},   {"abc", "bc", 2, 1},
+        {"ab", "ba", 2, 1},   {"abcd", "badc", 3, 2}, {"kitten", "sitting", 5, 3},
+        {"abc", "xyz", 1, 2}, {"a", "abcdef", 2, 3},
     };
     for (size_t i = 0; i < OPT_COUNT(cases); i++) {
         struct str a = str_from(cases[i].a), b = str_from(cases[i].b);

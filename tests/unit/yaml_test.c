@@ -58,19 +58,45 @@ static void collections_nest(void **state) {
 static void plain_scalars_follow_the_core_schema(void **state) {
     (void)state;
     static const char *const cases[][2] = {
-        {"null", "null"},       {"Null", "null"},        {"~", "null"},
-        {"true", "true"},       {"True", "true"},        {"TRUE", "true"},
-        {"false", "false"},     {"FALSE", "false"},      {"yes", "\"yes\""},
-        {"on", "\"on\""},       {"tRUE", "\"tRUE\""},    {"nULL", "\"nULL\""},
-        {"0", "0"},             {"-0", "-0"},            {"007", "7"},
-        {"+12", "12"},          {"-12", "-12"},          {"18446744073709551615", "18446744073709551615"},
-        {"1.50", "1.50"},       {"1.", "1.0"},           {".5", "0.5"},
-        {"-.5", "-0.5"},        {"1e3", "1.0e3"},        {"1.5E-3", "1.5e-3"},
-        {"+1.e+2", "1.0e+2"},   {"0x1F", "31"},          {"0o17", "15"},
-        {"0x", "\"0x\""},       {"0o8", "\"0o8\""},      {"0b1", "\"0b1\""},
-        {"-0x1", "\"-0x1\""},   {"1_000", "\"1_000\""},  {"1e", "\"1e\""},
-        {".", "\".\""},         {"-", "[null]"},         {"+", "\"+\""},
-        {"1.2.3", "\"1.2.3\""}, {"12:30", "\"12:30\""},  {"2026-01-02", "\"2026-01-02\""},
+        {"null", "null"},
+        {"Null", "null"},
+        {"~", "null"},
+        {"true", "true"},
+        {"True", "true"},
+        {"TRUE", "true"},
+        {"false", "false"},
+        {"FALSE", "false"},
+        {"yes", "\"yes\""},
+        {"on", "\"on\""},
+        {"tRUE", "\"tRUE\""},
+        {"nULL", "\"nULL\""},
+        {"0", "0"},
+        {"-0", "-0"},
+        {"007", "7"},
+        {"+12", "12"},
+        {"-12", "-12"},
+        {"18446744073709551615", "18446744073709551615"},
+        {"1.50", "1.50"},
+        {"1.", "1.0"},
+        {".5", "0.5"},
+        {"-.5", "-0.5"},
+        {"1e3", "1.0e3"},
+        {"1.5E-3", "1.5e-3"},
+        {"+1.e+2", "1.0e+2"},
+        {"0x1F", "31"},
+        {"0o17", "15"},
+        {"0x", "\"0x\""},
+        {"0o8", "\"0o8\""},
+        {"0b1", "\"0b1\""},
+        {"-0x1", "\"-0x1\""},
+        {"1_000", "\"1_000\""},
+        {"1e", "\"1e\""},
+        {".", "\".\""},
+        {"-", "[null]"},
+        {"+", "\"+\""},
+        {"1.2.3", "\"1.2.3\""},
+        {"12:30", "\"12:30\""},
+        {"2026-01-02", "\"2026-01-02\""},
         {"http://h:1", "\"http://h:1\""},
         {"0xfffffffffffffffff", "\"0xfffffffffffffffff\""},
     };
@@ -150,8 +176,8 @@ static void lines_of_keys_are_found(void **state) {
     static const struct {
         const char *key;
         int line;
-    } cases[] = {{"host", 2}, {"list", 4}, {"port", 7}, {"text", 8},  {"seed", 10},
-                 {"odd", 11}, {"last", 13}, {"a", 0},   {"value", 0}, {"host2", 0}};
+    } cases[] = {{"host", 2}, {"list", 4},  {"port", 7}, {"text", 8},  {"seed", 10},
+                 {"odd", 11}, {"last", 13}, {"a", 0},    {"value", 0}, {"host2", 0}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         assert_int_equal(yaml_line_of(text, str_from(cases[i].key)), cases[i].line);
     assert_int_equal(yaml_line_of(STR("a: [\n"), STR("a")), 0);
@@ -161,9 +187,10 @@ static void lines_of_keys_are_found(void **state) {
 /* Whatever is taken is JSON; nothing crashes or leaks. */
 static void random_text_is_json_or_refused(void **state) {
     (void)state;
-    static const char *const pieces[] = {"a", ": ",  "\n", "- ", "[", "]",  "{", "}",  ", ", "\"",
-                                         "'", "  ",  "1",  ".5", "~", "#",  "|", ">",  "? ", "&x ",
-                                         "*", "!!x", "\t", "--- ", "%", "\\", "e", "-", "\r", "\xff"};
+    static const char *const pieces[] = {"a",  ": ", "\n", "- ",  "[",  "]",   "{",  "}",
+                                         ", ", "\"", "'",  "  ",  "1",  ".5",  "~",  "#",
+                                         "|",  ">",  "? ", "&x ", "*",  "!!x", "\t", "--- ",
+                                         "%",  "\\", "e",  "-",   "\r", "\xff"};
     struct rand_stream rand;
     rand_stream_init(&rand, 7);
     for (int round = 0; round < 20000; round++) {
@@ -173,8 +200,9 @@ static void random_text_is_json_or_refused(void **state) {
         struct yaml_error error;
         size_t count = rand_stream_u64(&rand) % 24;
         for (size_t i = 0; i < count; i++)
-            len += (size_t)snprintf(text + len, sizeof text - len, "%s",
-                                    pieces[rand_stream_u64(&rand) % (sizeof pieces / sizeof *pieces)]);
+            len +=
+                (size_t)snprintf(text + len, sizeof text - len, "%s",
+                                 pieces[rand_stream_u64(&rand) % (sizeof pieces / sizeof *pieces)]);
         struct arena *own = arena_new();
         if (yaml_to_json(own, str_from(text), &out, &error) == 0) {
             if (json_parse(own, out, &why) == NULL)

@@ -13,6 +13,9 @@ static const struct {
     {STR_INIT("untyped"), PROM_UNTYPED}, {STR_INIT("counter"), PROM_COUNTER},
     {STR_INIT("gauge"), PROM_GAUGE},     {STR_INIT("histogram"), PROM_HISTOGRAM},
     {STR_INIT("summary"), PROM_SUMMARY}, {STR_INIT("unknown"), PROM_UNTYPED},
+    /* kinds of the younger format that some exporters write into this one */
+    {STR_INIT("info"), PROM_UNTYPED},    {STR_INIT("stateset"), PROM_UNTYPED},
+    {STR_INIT("gaugehistogram"), PROM_UNTYPED},
 };
 
 const char *prom_type_name(enum prom_type type) {
@@ -166,7 +169,7 @@ static int read_sample(struct str text, struct prom_line *line) {
         skip_blanks(&text);
     }
     line->value = take_word(&text);
-    if (prom_number(line->value, &line->number) < 0)
+    if (line->value.len > PROM_VALUE_MAX || prom_number(line->value, &line->number) < 0)
         return -EINVAL;
     line->time = take_word(&text);
     bool timed = line->time.len == 0 || str_to_i64(line->time, &when) == 0;

@@ -5,8 +5,9 @@
 
 #include "base/str.h"
 
-/* Longest metric or label name, most labels of one sample. */
+/* Longest metric or label name and number, most labels of one sample. */
 #define PROM_NAME_MAX 256
+#define PROM_VALUE_MAX 128
 #define PROM_LABELS_MAX 64
 
 enum prom_type {
