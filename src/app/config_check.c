@@ -265,9 +265,15 @@ static int check_backoff(const struct config_check *check) {
     return refuse_as(check, option, "retry.max_backoff_ms", value, reason);
 }
 
+/* What base/metric.h takes. */
+#define MAX_BOUNDS 128
+
 static int check_buckets(const struct config_check *check) {
     const struct opt_floats *buckets = &check->values->settings.gateway.metrics.buckets;
     char value[32];
+    snprintf(value, sizeof value, "%zu", buckets->len);
+    if (buckets->len > MAX_BOUNDS)
+        return refuse(check, "prometheus-duration-buckets", value, "at most 128 bounds");
     for (size_t i = 1; i < buckets->len; i++) {
         if (buckets->items[i] > buckets->items[i - 1])
             continue;

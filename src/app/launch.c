@@ -113,9 +113,9 @@ static int start(struct app *app) {
     rand_seed_process(settings->seed_given ? settings->seed : 0);
     signals_init();
     descriptors_raise(&app->descriptors_before, &app->descriptors_now);
-    metrics_init(SLUICE_VERSION, SLUICE_COMMIT);
-    if (limits_apply(&settings->gateway) < 0)
+    if (limits_apply(&settings->gateway) < 0) /* before the first series is made */
         return fail("--prometheus-duration-buckets: the bounds must ascend");
+    metrics_init(SLUICE_VERSION, SLUICE_COMMIT);
     if (offload_start(settings->gateway.runtime_threads, OFFLOAD_QUEUE) < 0 ||
         loops_start(settings->gateway.runtime_threads, on_loop_start, NULL) < 0)
         return fail("cannot start threads");

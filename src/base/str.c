@@ -202,3 +202,19 @@ ptrdiff_t str_percent_decode(struct str s, char *out) {
     }
     return (ptrdiff_t)len;
 }
+
+char *str_put_u64(char *at, uint64_t value) {
+    char text[20], *start = text + sizeof text;
+    do
+        *--start = (char)('0' + value % 10);
+    while ((value /= 10) != 0);
+    return str_put(at, str_make(start, (size_t)(text + sizeof text - start)));
+}
+
+char *str_put_hex(char *at, uint64_t value) {
+    char text[16], *start = text + sizeof text;
+    do
+        *--start = "0123456789abcdef"[value % 16];
+    while ((value /= 16) != 0);
+    return str_put(at, str_make(start, (size_t)(text + sizeof text - start)));
+}

@@ -61,3 +61,14 @@ char *str_dup(struct str s);
 /* Decodes %XX into `out` (at least s.len bytes; may be s.ptr itself); bytes written, or -EINVAL. A
  * '+' stays, and what comes out may hold any byte, NUL too. */
 ptrdiff_t str_percent_decode(struct str s, char *out);
+
+/* Writes the number without NUL (at most 20 bytes); returns the byte after it. */
+char *str_put_u64(char *at, uint64_t value);
+/* The same in lower-case hex, at most 16 bytes. */
+char *str_put_hex(char *at, uint64_t value);
+/* Copies s to `at`; returns the byte after it. */
+static inline char *str_put(char *at, struct str s) {
+    if (s.len > 0)
+        memcpy(at, s.ptr, s.len);
+    return at + s.len;
+}

@@ -1,51 +1,46 @@
-/* See counts.h. The memory of series is a small open-addressing table per thread, keyed by a hash of family and
- * label values; it can only fill with bounded label values, and forgets nothing. */
+/* See counts.h. Label values are our own literals, route templates, and model ids of registered workers. */
 #include "gateway/counts.h"
 
 #include <stdio.h>
 
-#include "base/hash.h"
 #include "base/metric.h"
 #include "gateway/routes.h"
 #include "io/listener.h"
 
-#define CACHE_SIZE 4096 /* a power of two */
 #define ATTEMPT_LABEL_MAX 6
+#define STATUS_SLOTS 6
+#define MODEL_SLOTS 4
 
-static struct cached {
-    uint64_t key;
-    metric_ref ref;
-} *cache_here(void) {
-    static _Thread_local struct cached *cache;
-    if (cache == NULL)
-        cache = mem_zalloc(CACHE_SIZE * sizeof *cache);
-    return cache;
+/* The series of one route on one loop. Numbers are looked up once and remembered; what varies by status or model has
+ * a few slots, and past those is looked up each time. */
+struct status_slot {
+    int status;
+    const char *code;
+    metric_ref responses, upstream;
+};
+struct model_slot {
+    char *model;
+    metric_ref requests[2]; /* by streaming */
+    metric_ref head, generation, ttft;
+};
+struct route_series {
+    metric_ref arrivals, http_duration, requests, duration, generate, overhead;
+    struct status_slot by_status[STATUS_SLOTS];
+    struct model_slot by_model[MODEL_SLOTS];
+};
+
+#define SERIES(family, ...)                                                                        \
+    metric_series((family), (const char *const[]){__VA_ARGS__ __VA_OPT__(, ) NULL})
+/* The number in `place`, found the first time. */
+#define REMEMBERED(place, family, ...)                                                             \
+    (*((place) ? &(place) : ((place) = SERIES(family __VA_OPT__(, ) __VA_ARGS__), &(place))))
+
+static struct route_series *series_of(const struct request *request) {
+    static _Thread_local struct route_series *all;
+    if (all == NULL) /* lives as long as the thread's loop: to the end of the process */
+        all = mem_zalloc((route_count + 1) * sizeof *all);
+    return &all[request->route ? route_index(request->route) : route_count];
 }
-
-static uint64_t key_of(enum metric_id family, const char *const *values) {
-    uint64_t key = (uint64_t)family + 1;
-    for (; *values != NULL; values++)
-        key = hash_seeded(*values, strlen(*values), key);
-    return key | 1;
-}
-
-static metric_ref series(enum metric_id family, const char *const *values) {
-    struct cached *cache = cache_here();
-    uint64_t key = key_of(family, values);
-    for (size_t i = 0; i < 8; i++) {
-        struct cached *slot = &cache[(key + i) & (CACHE_SIZE - 1)];
-        if (slot->key == key)
-            return slot->ref;
-        if (slot->key == 0) {
-            slot->ref = metric_series(family, values);
-            slot->key = key;
-            return slot->ref;
-        }
-    }
-    return metric_series(family, values);
-}
-
-#define SERIES(family, ...) series((family), (const char *const[]){__VA_ARGS__ __VA_OPT__(, ) NULL})
 
 /* --- label values --- */
 
@@ -97,11 +92,41 @@ static const char *attempt_label(uint32_t attempt, char out[12]) {
 
 static double seconds(int64_t us) { return (double)us / 1e6; }
 
+/* --- slots --- */
+
+static struct status_slot *status_slot(struct route_series *series, int status, const char *code) {
+    for (size_t i = 0; i < STATUS_SLOTS; i++) {
+        struct status_slot *slot = &series->by_status[i];
+        if (slot->status == status && slot->code == code)
+            return slot;
+        if (slot->status == 0) {
+            *slot = (struct status_slot){.status = status, .code = code};
+            return slot;
+        }
+    }
+    return NULL;
+}
+
+static struct model_slot *model_slot(struct route_series *series, const char *model) {
+    for (size_t i = 0; i < MODEL_SLOTS; i++) {
+        struct model_slot *slot = &series->by_model[i];
+        if (slot->model == NULL)
+            slot->model = mem_strdup(model);
+        if (strcmp(slot->model, model) == 0)
+            return slot;
+    }
+    return NULL;
+}
+
 /* --- events --- */
 
 void count_arrival(const struct request *request) {
-    metric_inc(SERIES(METRIC_SMG_HTTP_REQUESTS_TOTAL, count_method(request->http->method),
-                      path_label(request)));
+    struct route_series *series = series_of(request);
+    enum http_method method = request->http->method;
+    bool usual = request->route != NULL && method == request->route->method;
+    metric_inc(usual ? REMEMBERED(series->arrivals, METRIC_SMG_HTTP_REQUESTS_TOTAL,
+                                  count_method(method), path_label(request))
+                     : SERIES(METRIC_SMG_HTTP_REQUESTS_TOTAL, count_method(method), path_label(request)));
 }
 
 static int reply_status(const struct reply *reply) {
@@ -119,13 +144,22 @@ static const char *reply_code(const struct reply *reply) {
     return known.ptr ? known.ptr : "upstream";
 }
 
-void count_attempt(const struct worker *worker, const struct reply *reply) {
+static void count_upstream(const struct request *request, int status, const char *code) {
     char text[12];
-    int status = reply_status(reply);
+    struct status_slot *slot = status_slot(series_of(request), status, code);
+    metric_ref ref = slot ? slot->upstream : 0;
+    if (ref == 0)
+        ref = SERIES(METRIC_SMG_ROUTER_UPSTREAM_RESPONSES_TOTAL, "http", status_label(status, text), code);
+    if (slot != NULL)
+        slot->upstream = ref;
+    metric_inc(ref);
+}
+
+void count_attempt(const struct request *request, const struct worker *worker, const struct reply *reply) {
     if (reply->failure == ATTEMPT_CANCELLED)
         return;
-    metric_inc(SERIES(METRIC_SMG_ROUTER_UPSTREAM_RESPONSES_TOTAL, "http", status_label(status, text),
-                      reply_code(reply)));
+    int status = reply_status(reply);
+    count_upstream(request, status, reply_code(reply));
     if (status >= 500)
         metric_inc(SERIES(METRIC_SMG_WORKER_ERRORS_TOTAL, worker_role_name(worker->role), "http",
                           error_class(status)));
@@ -145,31 +179,49 @@ void count_exhausted(const struct request *request) {
     metric_inc(SERIES(METRIC_SMG_WORKER_RETRIES_EXHAUSTED_TOTAL, "regular", endpoint_label(request)));
 }
 
-static void count_http(const struct request *request, int status) {
+static void count_response(const struct request *request, int status) {
     char text[12];
+    const char *code = code_label(request);
+    struct status_slot *slot = status_slot(series_of(request), status, code);
+    metric_ref ref = slot ? slot->responses : 0;
+    if (ref == 0)
+        ref = SERIES(METRIC_SMG_HTTP_RESPONSES_TOTAL, path_label(request), status_label(status, text), code);
+    if (slot != NULL)
+        slot->responses = ref;
+    metric_inc(ref);
+}
+
+static void count_http(const struct request *request, int status) {
+    struct route_series *series = series_of(request);
     int64_t head_us = exchange_head_us(request->exchange);
     if (head_us == 0)
         return;
-    metric_observe(SERIES(METRIC_SMG_HTTP_REQUEST_DURATION_SECONDS, count_method(request->http->method),
-                          path_label(request)),
-                   seconds(head_us - exchange_started_us(request->exchange)));
-    metric_inc(SERIES(METRIC_SMG_HTTP_RESPONSES_TOTAL, path_label(request), status_label(status, text),
-                      code_label(request)));
+    double elapsed = seconds(head_us - exchange_started_us(request->exchange));
+    enum http_method method = request->http->method;
+    bool usual = request->route != NULL && method == request->route->method;
+    metric_observe(usual ? REMEMBERED(series->http_duration, METRIC_SMG_HTTP_REQUEST_DURATION_SECONDS,
+                                      count_method(method), path_label(request))
+                         : SERIES(METRIC_SMG_HTTP_REQUEST_DURATION_SECONDS, count_method(method),
+                                  path_label(request)),
+                   elapsed);
+    count_response(request, status);
 }
 
-static void count_success(const struct request *request, const char *model, int64_t end_us) {
+static void count_success(const struct request *request, struct model_slot *slot, const char *model,
+                          int64_t end_us) {
     const char *endpoint = endpoint_label(request);
     int64_t started = exchange_started_us(request->exchange);
     double head = seconds(exchange_head_us(request->exchange) - started);
-    metric_observe(SERIES(METRIC_SMG_ROUTER_REQUEST_DURATION_SECONDS, "http", "regular", "http", model,
-                          endpoint),
+    metric_observe(REMEMBERED(slot->head, METRIC_SMG_ROUTER_REQUEST_DURATION_SECONDS, "http", "regular",
+                              "http", model, endpoint),
                    head);
-    metric_observe(SERIES(METRIC_SGL_GENERATE_DURATION_SECONDS), head);
-    metric_observe(
-        SERIES(METRIC_SMG_ROUTER_GENERATION_DURATION_SECONDS, "http", "regular", model, endpoint),
-        seconds(end_us - started));
+    metric_observe(REMEMBERED(series_of(request)->generate, METRIC_SGL_GENERATE_DURATION_SECONDS), head);
+    metric_observe(REMEMBERED(slot->generation, METRIC_SMG_ROUTER_GENERATION_DURATION_SECONDS, "http",
+                              "regular", model, endpoint),
+                   seconds(end_us - started));
     if (request->outcome.first_byte_us > 0)
-        metric_observe(SERIES(METRIC_SMG_ROUTER_TTFT_SECONDS, "http", "regular", model, endpoint),
+        metric_observe(REMEMBERED(slot->ttft, METRIC_SMG_ROUTER_TTFT_SECONDS, "http", "regular", model,
+                                  endpoint),
                        seconds(request->outcome.first_byte_us - started));
 }
 
@@ -179,28 +231,39 @@ static void count_failure(const struct request *request, const char *model, int 
                       endpoint_label(request), error_class(status)));
 }
 
-static void count_routed(const struct request *request, int status, int64_t end_us) {
+static void count_by_model(const struct request *request, int status, int64_t end_us) {
     const char *model = model_label(request);
-    int64_t started = exchange_started_us(request->exchange);
-    metric_inc(SERIES(METRIC_SGL_REQUESTS_TOTAL, path_label(request), path_label(request),
-                      count_method(request->http->method)));
-    metric_observe(SERIES(METRIC_SGL_REQUEST_DURATION_SECONDS, path_label(request)),
-                   seconds(end_us - started));
-    metric_inc(SERIES(METRIC_SMG_ROUTER_REQUESTS_TOTAL, "http", "regular", "http", model,
-                      endpoint_label(request), request->facts.stream ? "true" : "false"));
-    if (request->outcome.sent_us > 0)
-        metric_observe(SERIES(METRIC_SLUICE_OVERHEAD_SECONDS, "http"),
-                       seconds(request->outcome.sent_us - started));
+    struct model_slot spare = {0}, *slot = model_slot(series_of(request), model);
+    if (slot == NULL)
+        slot = &spare;
+    bool stream = request->facts.stream;
+    metric_inc(REMEMBERED(slot->requests[stream], METRIC_SMG_ROUTER_REQUESTS_TOTAL, "http", "regular",
+                          "http", model, endpoint_label(request), stream ? "true" : "false"));
     if (request->outcome.error_type != NULL)
         count_failure(request, model, status);
     else if (status / 100 == 2)
-        count_success(request, model, end_us);
+        count_success(request, slot, model, end_us);
+}
+
+static void count_routed(const struct request *request, int64_t end_us) {
+    struct route_series *series = series_of(request);
+    const char *path = path_label(request);
+    int64_t started = exchange_started_us(request->exchange);
+    metric_inc(REMEMBERED(series->requests, METRIC_SGL_REQUESTS_TOTAL, path, path,
+                          count_method(request->http->method)));
+    metric_observe(REMEMBERED(series->duration, METRIC_SGL_REQUEST_DURATION_SECONDS, path),
+                   seconds(end_us - started));
+    if (request->outcome.sent_us > 0)
+        metric_observe(REMEMBERED(series->overhead, METRIC_SLUICE_OVERHEAD_SECONDS, "http"),
+                       seconds(request->outcome.sent_us - started));
 }
 
 void count_end(const struct request *request, int status, int64_t end_us) {
     count_http(request, status);
-    if (request->route != NULL && request->route->endpoint != NULL && request->facts.endpoint != NULL)
-        count_routed(request, status, end_us);
+    if (request->facts.endpoint == NULL) /* was not routed to a worker */
+        return;
+    count_routed(request, end_us);
+    count_by_model(request, status, end_us);
 }
 
 /* --- read at scrape --- */

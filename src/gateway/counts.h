@@ -7,7 +7,7 @@
 /* The head of a request was parsed and routed. */
 void count_arrival(const struct request *request);
 /* One attempt at a worker has its answer, or none. */
-void count_attempt(const struct worker *worker, const struct reply *reply);
+void count_attempt(const struct request *request, const struct worker *worker, const struct reply *reply);
 void count_retry(const struct request *request, uint32_t attempt, int64_t wait_ms);
 void count_exhausted(const struct request *request);
 /* The request is over; `status` is what was sent, 499 when the client had gone. */

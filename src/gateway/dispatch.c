@@ -101,7 +101,7 @@ static FIBER_FN void attempt_run(struct request *request, struct dispatched *dis
     struct worker *worker = dispatched->guard.worker;
     attempt_note(request, worker);
     backend_http_regular.start(request, worker, &dispatched->reply);
-    count_attempt(worker, &dispatched->reply);
+    count_attempt(request, worker, &dispatched->reply);
     if (dispatched->reply.failure == ATTEMPT_CONNECT)
         fleet_suspect(worker);
 }

@@ -9,24 +9,43 @@ static const struct str allowed[] = {
     STR_INIT("tracestate"),   STR_INIT("x-smg-routing-key"),
 };
 
-static bool is_id_header(const struct request *request, struct str name) {
-    const struct opt_list *list = &request->settings->request_id_headers;
-    for (size_t i = 0; i < list->len; i++)
-        if (str_ieq(name, str_from(list->items[i])))
+/* --request-id-headers as strs. */
+static struct str *id_names;
+static size_t id_name_count;
+
+void forward_init(const struct opt_list *names) {
+    id_names = mem_alloc((names->len + 1) * sizeof *id_names);
+    id_name_count = names->len;
+    for (size_t i = 0; i < names->len; i++)
+        id_names[i] = str_from(names->items[i]);
+}
+
+static bool is_id_header(struct str name) {
+    for (size_t i = 0; i < id_name_count; i++)
+        if (str_eq(name, id_names[i]))
             return true;
     return false;
 }
 
-static bool goes_on(const struct request *request, struct str name) {
-    for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++)
-        if (str_ieq(name, allowed[i]))
-            return true;
-    return str_istarts(name, STR("x-request-id-")) || is_id_header(request, name);
+struct str forward_given_id(const struct headers *headers, bool (*usable)(struct str id)) {
+    for (size_t i = 0; i < id_name_count; i++) {
+        struct str id = headers_get(headers, id_names[i]);
+        if (id.ptr != NULL && usable(id))
+            return id;
+    }
+    return STR_NONE;
 }
 
-static bool carries_id(const struct request *request, struct str name) {
-    return str_ieq(name, STR("x-request-id")) || str_ieq(name, STR("x-correlation-id")) ||
-           is_id_header(request, name);
+static bool goes_on(struct str name) {
+    for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++)
+        if (str_eq(name, allowed[i]))
+            return true;
+    return str_starts(name, STR("x-request-id-")) || is_id_header(name);
+}
+
+static bool carries_id(struct str name) {
+    return str_eq(name, STR("x-request-id")) || str_eq(name, STR("x-correlation-id")) ||
+           is_id_header(name);
 }
 
 bool forward_own_key(const struct request *request, struct str authorization) {
@@ -35,16 +54,11 @@ bool forward_own_key(const struct request *request, struct str authorization) {
 }
 
 
-static char *put(char *at, struct str s) {
-    memcpy(at, s.ptr, s.len);
-    return at + s.len;
-}
-
 static char *put_line(char *at, struct str name, struct str value) {
-    at = put(at, name);
-    at = put(at, STR(": "));
-    at = put(at, value);
-    return put(at, STR("\r\n"));
+    at = str_put(at, name);
+    at = str_put(at, STR(": "));
+    at = str_put(at, value);
+    return str_put(at, STR("\r\n"));
 }
 
 /* Room for every client header, whatever goes on, and ours. */
@@ -59,7 +73,7 @@ static size_t lines_room(const struct request *request, const struct worker *wor
 static char *put_authorization(char *at, const struct request *request, const struct worker *worker) {
     struct str theirs = request->facts.authorization;
     if (worker->auth_line.len > 0)
-        return put(at, worker->auth_line);
+        return str_put(at, worker->auth_line);
     if (theirs.len > 0 && !forward_own_key(request, theirs))
         return put_line(at, STR("authorization"), theirs);
     return at;
@@ -68,13 +82,13 @@ static char *put_authorization(char *at, const struct request *request, const st
 struct str forward_head(struct request *request, const struct worker *worker) {
     const struct headers *headers = &request->http->headers;
     char *start = arena_alloc(request->arena, lines_room(request, worker));
-    char *at = put(start, STR("content-type: application/json\r\n"));
+    char *at = str_put(start, STR("content-type: application/json\r\n"));
     bool has_id = false;
     for (size_t i = 0; i < headers->len; i++) {
         const struct header *header = &headers->items[i];
-        if (!goes_on(request, header->name))
+        if (!goes_on(header->name))
             continue;
-        has_id = has_id || carries_id(request, header->name);
+        has_id = has_id || carries_id(header->name);
         at = put_line(at, header->name, header->value);
     }
     if (!has_id)
@@ -84,21 +98,21 @@ struct str forward_head(struct request *request, const struct worker *worker) {
 }
 
 static bool comes_back(struct str name, bool event_stream) {
-    if (headers_hop_by_hop(name) || str_ieq(name, STR("content-length")))
+    if (headers_hop_by_hop(name) || str_eq(name, STR("content-length")))
         return false;
-    if (event_stream && str_ieq(name, STR("content-type")))
+    if (event_stream && str_eq(name, STR("content-type")))
         return false;
-    return !str_ieq(name, STR("x-request-id")) && !str_ieq(name, STR("content-encoding")) &&
-           !str_ieq(name, STR("host")) && !str_istarts(name, STR("access-control-"));
+    return !str_eq(name, STR("x-request-id")) && !str_eq(name, STR("content-encoding")) &&
+           !str_eq(name, STR("host")) && !str_starts(name, STR("access-control-"));
 }
 
 /* Repeated names: the last one wins, but every cookie counts. */
 static bool repeated_later(const struct headers *headers, size_t i) {
-    if (str_ieq(headers->items[i].name, STR("set-cookie")))
+    if (str_eq(headers->items[i].name, STR("set-cookie")))
         return false;
     for (size_t k = i + 1; k < headers->len; k++)
         if (headers->items[k].name.len == headers->items[i].name.len &&
-            str_ieq(headers->items[k].name, headers->items[i].name))
+            str_eq(headers->items[k].name, headers->items[i].name))
             return true;
     return false;
 }
@@ -107,8 +121,7 @@ struct headers forward_answer(struct request *request, const struct headers *the
     struct headers headers = request->out;
     for (size_t i = 0; i < theirs->len; i++) {
         const struct header *header = &theirs->items[i];
-        if (comes_back(header->name, event_stream) && headers_value_ok(header->value) &&
-            !repeated_later(theirs, i))
+        if (comes_back(header->name, event_stream) && !repeated_later(theirs, i))
             headers_add(&headers, request->arena, header->name, header->value);
     }
     if (event_stream)

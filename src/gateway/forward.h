@@ -4,6 +4,10 @@
 
 #include "gateway/request.h"
 
+/* Takes the names of --request-id-headers; once, before the loops start. */
+void forward_init(const struct opt_list *names);
+/* The first of those names' values that is usable; ptr NULL when there is none. */
+struct str forward_given_id(const struct headers *headers, bool (*usable)(struct str id));
 /* The header lines for a worker ("name: value\r\n"...), in the arena: Content-Type, allowed ones of the client,
  * the request id, and at most one Authorization: the worker's own, else the client's unless it is a key of this
  * gateway. */

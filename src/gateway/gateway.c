@@ -273,6 +273,7 @@ int gateway_open(const struct gateway_settings *settings, struct policy *policy,
     gateway->policy = policy;
     gateway->started_ms = clock_ms();
     routes_init();
+    forward_init(&settings->request_id_headers);
     struct http_server_options options = server_options(gateway);
     gateway->api = http_server_new(&options);
     gateway->metrics = small_server(gateway, on_metrics);

@@ -2,6 +2,7 @@
 #include "gateway/identity.h"
 
 #include "base/rand.h"
+#include "gateway/forward.h"
 
 #define ID_MAX 256
 #define ID_RANDOM 24
@@ -26,16 +27,6 @@ static bool id_usable(struct str id) {
     return true;
 }
 
-static struct str id_given(const struct request *request) {
-    const struct opt_list *names = &request->settings->request_id_headers;
-    for (size_t i = 0; i < names->len; i++) {
-        struct str id = headers_get(&request->http->headers, str_from(names->items[i]));
-        if (id_usable(id))
-            return id;
-    }
-    return STR_NONE;
-}
-
 static struct str id_made(struct request *request) {
     size_t row = 0;
     while (!str_ends(request->http->path, prefixes[row].ending))
@@ -48,7 +39,7 @@ static struct str id_made(struct request *request) {
 }
 
 void identity_set(struct request *request) {
-    request->id = id_given(request);
+    request->id = forward_given_id(&request->http->headers, id_usable);
     if (request->id.ptr == NULL)
         request->id = id_made(request);
     request_header(request, STR("x-request-id"), request->id);

@@ -11,15 +11,21 @@
 #include "gateway/routes.h"
 
 #define INFER(path_, media_, handler_, endpoint_, upstream_, stream_)                              \
-    {.method = HTTP_POST_METHOD, .path = STR_INIT(path_), .auth = AUTH_DATA, .media = media_,      \
-     .handler = handler_, .endpoint = endpoint_, .upstream = STR_INIT(upstream_),                  \
-     .may_stream = stream_}
+    {                                                                                              \
+        .method = HTTP_POST_METHOD, .path = STR_INIT(path_), .auth = AUTH_DATA, .media = media_,   \
+        .handler = handler_, .endpoint = endpoint_, .upstream = STR_INIT(upstream_),               \
+        .may_stream = stream_                                                                      \
+    }
 #define OWN(method_, path_, auth_, media_, handler_)                                               \
-    {.method = HTTP_##method_##_METHOD, .path = STR_INIT(path_), .auth = AUTH_##auth_,             \
-     .media = media_, .handler = handler_}
+    {                                                                                              \
+        .method = HTTP_##method_##_METHOD, .path = STR_INIT(path_), .auth = AUTH_##auth_,          \
+        .media = media_, .handler = handler_                                                       \
+    }
 #define LATER(method_, path_, auth_, missing_)                                                     \
-    {.method = HTTP_##method_##_METHOD, .path = STR_INIT(path_), .auth = AUTH_##auth_,             \
-     .media = MEDIA_ANY, .missing = missing_}
+    {                                                                                              \
+        .method = HTTP_##method_##_METHOD, .path = STR_INIT(path_), .auth = AUTH_##auth_,          \
+        .media = MEDIA_ANY, .missing = missing_                                                    \
+    }
 
 /* clang-format off */
 const struct route route_table[] = {

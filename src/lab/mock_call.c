@@ -26,7 +26,7 @@ static void write_anthropic(struct json_writer *writer, int status, struct str m
     json_kv_str(writer, "type", STR("error"));
     json_key(writer, "error");
     json_object(writer);
-    struct str type = status == 429  ? STR("rate_limit_error")
+    struct str type = status == 429   ? STR("rate_limit_error")
                       : status >= 500 ? STR("api_error")
                                       : STR("invalid_request_error");
     json_kv_str(writer, "type", type);

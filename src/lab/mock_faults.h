@@ -7,8 +7,8 @@
 
 /* -1 = off for all counts; times in milliseconds. */
 struct mock_faults {
-    double fail_rate;          /* share of requests answered with fail_status */
-    int64_t fail_first;        /* so many requests fail, then the rate holds again */
+    double fail_rate;   /* share of requests answered with fail_status */
+    int64_t fail_first; /* so many requests fail, then the rate holds again */
     int64_t fail_status;
     int64_t retry_after;       /* Retry-After of failures, seconds */
     int64_t delay_ms;          /* before the head */

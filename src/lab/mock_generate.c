@@ -101,7 +101,7 @@ static FIBER_FN int generate_token(struct mock_job *job, size_t choice, size_t i
 static FIBER_FN int generate_close(struct mock_job *job) { return mock_job_done(job); }
 
 FIBER_FN void mock_generate(struct mock_call *call) {
-    static const struct mock_format format = {"gen-",         generate_read,  generate_write,
+    static const struct mock_format format = {"gen-",        generate_read,  generate_write,
                                               generate_open, generate_token, generate_close};
     mock_job_run(call, &format);
 }

@@ -179,7 +179,8 @@ static void put_metric(struct buf *out, const char *name, const char *type, cons
                        struct str model, double value) {
     int err = buf_printf(out, "# HELP sglang:%s %s\n# TYPE sglang:%s %s\n", name, help, name, type);
     if (err == 0)
-        err = buf_printf(out, "sglang:%s{model_name=\"%.*s\"} %.17g\n", name, STR_ARG(model), value);
+        err =
+            buf_printf(out, "sglang:%s{model_name=\"%.*s\"} %.17g\n", name, STR_ARG(model), value);
     (void)err; /* the buffer is far larger than the page */
 }
 
@@ -204,9 +205,9 @@ static void put_ttft(struct buf *out, struct str model, const struct mock_totals
     count += totals->ttft_counts[MOCK_TTFT_BUCKETS];
     put_bucket(out, model, "+Inf", count);
     if (err == 0)
-        err = buf_printf(out, "%s_sum{model_name=\"%.*s\"} %.9g\n%s_count{model_name=\"%.*s\"} %llu\n",
-                         name, STR_ARG(model), totals->ttft_sum, name, STR_ARG(model),
-                         (unsigned long long)count);
+        err = buf_printf(
+            out, "%s_sum{model_name=\"%.*s\"} %.9g\n%s_count{model_name=\"%.*s\"} %llu\n", name,
+            STR_ARG(model), totals->ttft_sum, name, STR_ARG(model), (unsigned long long)count);
     (void)err;
 }
 
@@ -285,11 +286,10 @@ static FIBER_FN void profile(struct mock_call *call, bool start) {
     call->site->profiling = start;
     mock_site_unlock(call->site);
     if (was == start)
-        mock_call_text(call, 500, start ? STR("profiling is on already\n")
-                                        : STR("profiling is not on\n"));
+        mock_call_text(call, 500,
+                       start ? STR("profiling is on already\n") : STR("profiling is not on\n"));
     else
-        mock_call_text(call, 200, start ? STR("Start profiling.\n")
-                                        : STR("Stop profiling.\n"));
+        mock_call_text(call, 200, start ? STR("Start profiling.\n") : STR("Stop profiling.\n"));
 }
 
 FIBER_FN void mock_start_profile(struct mock_call *call) { profile(call, true); }

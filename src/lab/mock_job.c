@@ -70,8 +70,7 @@ static void make_answer(struct mock_job *job, const struct mock_tokens *prompt, 
     all.ids = arena_alloc(arena, (room + 1) * sizeof *all.ids);
     if (prompt->len)
         memcpy(all.ids, prompt->ids, prompt->len * sizeof *all.ids);
-    job->texts[at] =
-        mock_tokens_answer(&all, site->port, site->options->seed, number, job->output);
+    job->texts[at] = mock_tokens_answer(&all, site->port, site->options->seed, number, job->output);
     size_t block = site->options->engine.block_size;
     uint64_t *chain = arena_alloc(arena, (room / block + 1) * sizeof *chain);
     mock_chain(all.ids, all.len, block, chain);

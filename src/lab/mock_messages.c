@@ -124,7 +124,7 @@ static FIBER_FN int messages_close(struct mock_job *job) {
 }
 
 FIBER_FN void mock_messages(struct mock_call *call) {
-    static const struct mock_format format = {"msg_",         messages_read,  messages_write,
+    static const struct mock_format format = {"msg_",        messages_read,  messages_write,
                                               messages_open, messages_token, messages_close};
     mock_job_run(call, &format);
 }

@@ -46,9 +46,9 @@ struct mock_model {
     struct list waiting;
     size_t running, queued;
     size_t running_tokens, queued_uncached;
-    int64_t prefill_free_us;   /* when the prefill line is idle */
-    double hit_rate;           /* moving average, weight 0.3 a request */
-    double throughput;         /* output tokens a second over the last full window */
+    int64_t prefill_free_us; /* when the prefill line is idle */
+    double hit_rate;         /* moving average, weight 0.3 a request */
+    double throughput;       /* output tokens a second over the last full window */
     int64_t window_us;
     size_t window_tokens;
 };

@@ -144,8 +144,8 @@ static FIBER_FN int chat_close(struct mock_job *job) {
 }
 
 FIBER_FN void mock_chat(struct mock_call *call) {
-    static const struct mock_format format = {
-        "chatcmpl-", chat_read, chat_write, chat_open, chat_token, chat_close};
+    static const struct mock_format format = {"chatcmpl-", chat_read,  chat_write,
+                                              chat_open,   chat_token, chat_close};
     mock_job_run(call, &format);
 }
 
@@ -159,8 +159,7 @@ static int text_read(struct mock_job *job) {
     return read_limit(job);
 }
 
-static void text_choice(struct json_writer *out, size_t index, struct str text,
-                        struct str finish) {
+static void text_choice(struct json_writer *out, size_t index, struct str text, struct str finish) {
     json_object(out);
     json_kv_int(out, "index", (int64_t)index);
     json_kv_str(out, "text", text);
@@ -204,7 +203,7 @@ static FIBER_FN int text_close(struct mock_job *job) {
 }
 
 FIBER_FN void mock_completions(struct mock_call *call) {
-    static const struct mock_format format = {
-        "cmpl-", text_read, text_write, text_open, text_token, text_close};
+    static const struct mock_format format = {"cmpl-",   text_read,  text_write,
+                                              text_open, text_token, text_close};
     mock_job_run(call, &format);
 }

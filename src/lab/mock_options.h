@@ -22,5 +22,5 @@ extern const struct opt_schema mock_option_schema;
 /* Reads the command line (argv[0] is the sub-command's name). 0 with *parser, which owns the strings and
  * is freed by the caller; 1 when help was asked for (and printed); else a negative errno, the message is
  * on stderr and *status the exit status. */
-int mock_options_read(int argc, char **argv, struct mock_options *options,
-                      struct optparse **parser, int *status) MUST_CHECK;
+int mock_options_read(int argc, char **argv, struct mock_options *options, struct optparse **parser,
+                      int *status) MUST_CHECK;

@@ -96,8 +96,8 @@ static void embeddings_write(struct mock_job *job, struct json_writer *out) {
 }
 
 FIBER_FN void mock_embeddings(struct mock_call *call) {
-    static const struct mock_format format = {"embd-", embeddings_read, embeddings_write,
-                                              NULL,    NULL,            NULL};
+    static const struct mock_format format = {
+        "embd-", embeddings_read, embeddings_write, NULL, NULL, NULL};
     mock_job_run(call, &format);
 }
 
@@ -187,8 +187,8 @@ static void write_ranked(const struct mock_job *job, struct json_writer *out,
     json_kv_int(out, "index", (int64_t)item->index);
     json_key(out, "meta_info");
     json_object(out);
-    json_kv_str(out, "id", arena_printf(job->call->arena, "%.*s-%zu", STR_ARG(job->id),
-                                        item->index));
+    json_kv_str(out, "id",
+                arena_printf(job->call->arena, "%.*s-%zu", STR_ARG(job->id), item->index));
     json_kv_int(out, "prompt_tokens", (int64_t)job->prompts[item->index].len);
     json_object_end(out);
     json_object_end(out);

@@ -61,16 +61,6 @@ void mock_record_count(struct mock_record *record, struct str path) {
 
 /* --- one request as JSON --------------------------------------------------------------------- */
 
-static struct str lower_case(struct arena *arena, struct str name) {
-    struct str copy = arena_dup(arena, name);
-    char *bytes = (char *)(uintptr_t)copy.ptr;
-    for (size_t i = 0; i < copy.len; i++) {
-        if (bytes[i] >= 'A' && bytes[i] <= 'Z')
-            bytes[i] = (char)(bytes[i] | 0x20);
-    }
-    return copy;
-}
-
 /* All values of that name, joined as one list. */
 static struct str joined(struct arena *arena, const struct headers *headers, struct str name) {
     struct str all = STR_NONE;
@@ -95,7 +85,7 @@ static void write_headers(struct json_writer *writer, struct arena *arena,
     for (size_t i = 0; i < headers->len; i++) {
         if (!first_of_name(headers, i))
             continue;
-        json_key_str(writer, lower_case(arena, headers->items[i].name));
+        json_key_str(writer, headers->items[i].name);
         json_string(writer, joined(arena, headers, headers->items[i].name));
     }
     json_object_end(writer);

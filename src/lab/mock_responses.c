@@ -113,8 +113,7 @@ static void write_response(const struct mock_job *job, struct json_writer *out, 
     json_key(out, "error");
     json_null(out);
     json_key(out, "incomplete_details");
-    json_raw(out, done && job->by_length ? STR("{\"reason\":\"max_output_tokens\"}")
-                                         : STR("null"));
+    json_raw(out, done && job->by_length ? STR("{\"reason\":\"max_output_tokens\"}") : STR("null"));
     json_kv_str(out, "model", job->model);
     json_key(out, "output");
     json_array(out);
@@ -215,7 +214,7 @@ static FIBER_FN int responses_close(struct mock_job *job) {
 }
 
 FIBER_FN void mock_responses(struct mock_call *call) {
-    static const struct mock_format format = {"resp_",         responses_read,  responses_write,
+    static const struct mock_format format = {"resp_",        responses_read,  responses_write,
                                               responses_open, responses_token, responses_close};
     mock_job_run(call, &format);
 }

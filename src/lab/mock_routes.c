@@ -12,10 +12,11 @@ enum {
     POST = 2,
     INFERENCE = 4, /* the faults' usual scope; the body must be a JSON object */
     HEALTH = 8,
-    OPEN = 16,     /* needs no key, as with the engines */
-    CONTROL = 32,  /* of the mock itself: not recorded, no faults; a body is JSON when there is one */
-    POLLED = 64,   /* counted, but not kept among the last requests */
-    TAIL = 128,    /* the path goes on: an id */
+    OPEN = 16, /* needs no key, as with the engines */
+    CONTROL =
+        32,      /* of the mock itself: not recorded, no faults; a body is JSON when there is one */
+    POLLED = 64, /* counted, but not kept among the last requests */
+    TAIL = 128,  /* the path goes on: an id */
 };
 enum { BODY_SECONDS = 60 };
 
@@ -122,8 +123,8 @@ static FIBER_FN void fail(struct mock_call *call) {
     if (faults->retry_after >= 0)
         headers_add(&call->wire.headers, call->arena, STR("retry-after"),
                     arena_printf(call->arena, "%lld", (long long)faults->retry_after));
-    struct str text = arena_printf(call->arena, "simulated failure, served-by-%u",
-                                   call->site->port);
+    struct str text =
+        arena_printf(call->arena, "simulated failure, served-by-%u", call->site->port);
     mock_call_error(call, (int)faults->fail_status, text);
 }
 

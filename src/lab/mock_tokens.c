@@ -6,10 +6,11 @@
 
 enum { WORD_MAX = 16, VOCABULARY = 128000, NESTING_MAX = 8 };
 
-static const char *const words[] = {"river", "stone", "cloud", "maple", "ember", "north", "quiet",
-    "field", "glass", "amber", "cedar", "delta", "fable", "grove", "haven", "ivory", "jolly",
-    "knoll", "lemon", "mirth", "noble", "ocean", "pearl", "quill", "raven", "solar", "tiger",
-    "umber", "vivid", "willow", "xenon", "yarrow"};
+static const char *const words[] = {"river", "stone",  "cloud", "maple", "ember", "north", "quiet",
+                                    "field", "glass",  "amber", "cedar", "delta", "fable", "grove",
+                                    "haven", "ivory",  "jolly", "knoll", "lemon", "mirth", "noble",
+                                    "ocean", "pearl",  "quill", "raven", "solar", "tiger", "umber",
+                                    "vivid", "willow", "xenon", "yarrow"};
 #define WORDS (sizeof words / sizeof *words)
 
 void mock_tokens_id(struct mock_tokens *tokens, uint32_t id) {

@@ -106,7 +106,7 @@ static void say_ready(void) {
     const struct mock_options *options = &process.lab.options;
     unsigned first = process.lab.sites[0].port;
     unsigned last = process.lab.sites[process.lab.count - 1].port;
-    printf("ready on http://%s:%u (%u workers, ports %u to %u, model %s)\n", options->host, first,
+    printf("ready on http://%s:%u (workers: %u, ports: %u-%u, model: %s)\n", options->host, first,
            process.lab.count, first, last, options->model);
     fflush(stdout);
 }
@@ -133,11 +133,11 @@ static int run(void) {
     return err ? 1 : 0;
 }
 
+/* Servers, and so the ports that hold them, live as long as the process. */
 static void clean_up(void) {
     for (unsigned i = 0; i < process.opened; i++)
         mock_site_free(&process.lab.sites[i]);
     mem_free(process.lab.sites);
-    mem_free(process.ports);
 }
 
 int mock_worker_main(int argc, char **argv) {

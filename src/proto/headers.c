@@ -17,7 +17,7 @@ void headers_add(struct headers *headers, struct arena *arena, struct str name, 
 }
 
 static bool named(const struct header *header, struct str name) {
-    return header->name.len == name.len && str_ieq(header->name, name);
+    return header->name.len == name.len && memcmp(header->name.ptr, name.ptr, name.len) == 0;
 }
 
 struct str headers_get(const struct headers *headers, struct str name) {
@@ -55,16 +55,16 @@ bool headers_has_token(const struct headers *headers, struct str name, struct st
 
 bool headers_hop_by_hop(struct str name) {
     switch (name.len) {
-    case 2: return str_ieq(name, STR("te"));
-    case 4: return str_ieq(name, STR("host"));
-    case 7: return str_ieq(name, STR("upgrade")) || str_ieq(name, STR("trailer"));
-    case 8: return str_ieq(name, STR("trailers"));
-    case 10: return str_ieq(name, STR("connection")) || str_ieq(name, STR("keep-alive"));
+    case 2: return str_eq(name, STR("te"));
+    case 4: return str_eq(name, STR("host"));
+    case 7: return str_eq(name, STR("upgrade")) || str_eq(name, STR("trailer"));
+    case 8: return str_eq(name, STR("trailers"));
+    case 10: return str_eq(name, STR("connection")) || str_eq(name, STR("keep-alive"));
     case 16:
-        return str_ieq(name, STR("content-encoding")) || str_ieq(name, STR("proxy-connection"));
-    case 17: return str_ieq(name, STR("transfer-encoding"));
-    case 18: return str_ieq(name, STR("proxy-authenticate"));
-    case 19: return str_ieq(name, STR("proxy-authorization"));
+        return str_eq(name, STR("content-encoding")) || str_eq(name, STR("proxy-connection"));
+    case 17: return str_eq(name, STR("transfer-encoding"));
+    case 18: return str_eq(name, STR("proxy-authenticate"));
+    case 19: return str_eq(name, STR("proxy-authorization"));
     default: return false;
     }
 }

@@ -1,4 +1,5 @@
-/* Header lists: arrays of name/value slices in an arena. Names compare without case. */
+/* Header lists: arrays of name/value slices in an arena. Names are lower case: those of a message were made so when
+ * it was parsed (http1.c), and those we write are written so; look-ups therefore compare bytes. */
 #pragma once
 
 #include "base/arena.h"

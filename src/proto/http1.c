@@ -172,11 +172,20 @@ static int head_keep(struct http1_head *head, const char *ptr, size_t len) {
     return 0;
 }
 
-/* Turns offsets into pointers once all bytes lie where they will stay. */
+/* Field names are tokens: in most of them only letters have bit 0x20 clear; '_' and '^' do too. */
+static void lower(char *name, size_t len) {
+    for (size_t i = 0; i < len; i++)
+        if ((unsigned char)(name[i] - 'A') < 26)
+            name[i] |= 0x20;
+}
+
+/* Turns offsets into pointers once all bytes lie where they will stay, and names into lower case. */
 static void head_settle(struct http1_head *head) {
     for (size_t i = 0; i < head->count; i++) {
         struct header *field = &head->fields[i];
-        field->name.ptr = head->bytes + (size_t)field->name.ptr;
+        char *name = head->bytes + (size_t)field->name.ptr;
+        lower(name, field->name.len);
+        field->name.ptr = name;
         field->value.ptr = head->bytes + (size_t)field->value.ptr;
         while (field->value.len > 0 && (field->value.ptr[field->value.len - 1] == ' ' ||
                                         field->value.ptr[field->value.len - 1] == '\t'))
@@ -246,7 +255,11 @@ enum http1_progress http1_end(struct http1 *parser) {
     return fed_fault(parser);
 }
 
-bool http1_keep_alive(const struct http1 *parser) { return llhttp_should_keep_alive(&parser->ll); }
+bool http1_keep_alive(const struct http1 *parser) {
+    const struct headers headers = {.items = parser->head->fields, .len = parser->head->count};
+    return llhttp_should_keep_alive(&parser->ll) &&
+           !headers_has_token(&headers, STR("connection"), STR("close"));
+}
 
 void http1_no_body(struct http1 *parser) {
     parser->ll.flags &= (uint16_t)~F_CHUNKED;
@@ -256,7 +269,7 @@ void http1_no_body(struct http1 *parser) {
 
 /* --- what a strict server asks beyond the parser --- */
 
-static bool target_ok(struct str target) {
+static bool target_ok(struct str target, bool options) {
     if (target.len == 0)
         return false;
     for (size_t i = 0; i < target.len; i++) {
@@ -264,8 +277,19 @@ static bool target_ok(struct str target) {
         if (c <= ' ' || c >= 0x7f || c == '#')
             return false;
     }
-    return target.ptr[0] == '/' || (target.len == 1 && target.ptr[0] == '*') ||
+    return target.ptr[0] == '/' || (options && str_eq(target, STR("*"))) ||
            str_istarts(target, STR("http://")) || str_istarts(target, STR("https://"));
+}
+
+/* "METHOD SP target SP HTTP/1.x": exactly one space each, and a version we speak. */
+static bool line_ok(const struct http1 *parser) {
+    const struct http1_head *head = parser->head;
+    const char *after = head->bytes + head->url_at + head->url_len;
+    bool spaces = head->url_at == head->method_at + head->method_len + 1 && after[0] == ' ' && after[1] == 'H';
+    bool version = parser->ll.http_major == 1 && parser->ll.http_minor <= 1;
+    return spaces && version &&
+           target_ok(str_make(head->bytes + head->url_at, head->url_len),
+                     parser->ll.method == HTTP_OPTIONS);
 }
 
 static bool host_ok(struct str host) {
@@ -280,18 +304,15 @@ static bool host_ok(struct str host) {
 struct framing {
     size_t hosts, lengths, encodings;
     struct str host, encoding;
-    bool clean;
 };
 
 static void framing_look(struct framing *seen, const struct header *field) {
-    if (!headers_value_ok(field->value))
-        seen->clean = false;
-    if (str_ieq(field->name, STR("host"))) {
+    if (str_eq(field->name, STR("host"))) {
         seen->hosts++;
         seen->host = field->value;
-    } else if (str_ieq(field->name, STR("content-length"))) {
+    } else if (str_eq(field->name, STR("content-length"))) {
         seen->lengths++;
-    } else if (str_ieq(field->name, STR("transfer-encoding"))) {
+    } else if (str_eq(field->name, STR("transfer-encoding"))) {
         seen->encodings++;
         seen->encoding = field->value;
     }
@@ -299,14 +320,13 @@ static void framing_look(struct framing *seen, const struct header *field) {
 
 enum problem_id http1_request_check(const struct http1 *parser) {
     const struct http1_head *head = parser->head;
-    struct framing seen = {.clean = true};
+    struct framing seen = {0};
     for (size_t i = 0; i < head->count; i++)
         framing_look(&seen, &head->fields[i]);
     bool old = parser->ll.http_major == 1 && parser->ll.http_minor == 0;
     bool hosts = seen.hosts == 1 || (old && seen.hosts == 0);
     bool lengths = seen.lengths + seen.encodings <= 1;
     bool encoding = seen.encodings == 0 || (!old && str_ieq(seen.encoding, STR("chunked")));
-    bool target = target_ok(str_make(head->bytes + head->url_at, head->url_len));
-    bool ok = seen.clean && hosts && lengths && encoding && target && host_ok(seen.host);
+    bool ok = hosts && lengths && encoding && line_ok(parser) && host_ok(seen.host);
     return ok ? PROBLEM_NONE : PROBLEM_BAD_REQUEST;
 }

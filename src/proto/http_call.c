@@ -1,6 +1,5 @@
 /* Calls of the HTTP client (http_client.h), on the caller's fiber. */
 #include <errno.h>
-#include <stdio.h>
 
 #include "base/panic.h"
 #include "io/resolver.h"
@@ -75,26 +74,21 @@ static bool connect_idle(struct http_call *call) {
 
 /* --- sending --- */
 
-static char *put(char *at, struct str s) {
-    memcpy(at, s.ptr, s.len);
-    return at + s.len;
-}
-
 static struct str request_head(struct http_call *call, uint64_t length) {
     const struct http_call_request *request = call->request;
     struct str authority = call->peer->authority;
     size_t room = request->method.len + request->target.len + authority.len + request->head.len + 128;
     char *start = arena_alloc(call->arena, room), *at = start;
-    at = put(at, request->method);
-    at = put(at, STR(" "));
-    at = put(at, request->target);
-    at = put(at, STR(" HTTP/1.1\r\nhost: "));
-    at = put(at, authority);
-    at = put(at, STR("\r\naccept-encoding: identity\r\n"));
-    at = put(at, request->head);
+    at = str_put(at, request->method);
+    at = str_put(at, STR(" "));
+    at = str_put(at, request->target);
+    at = str_put(at, STR(" HTTP/1.1\r\nhost: "));
+    at = str_put(at, authority);
+    at = str_put(at, STR("\r\naccept-encoding: identity\r\n"));
+    at = str_put(at, request->head);
     if (request->has_body || length > 0)
-        at += sprintf(at, "content-length: %llu\r\n", (unsigned long long)length);
-    at = put(at, STR("\r\n"));
+        at = str_put(str_put_u64(str_put(at, STR("content-length: ")), length), STR("\r\n"));
+    at = str_put(at, STR("\r\n"));
     return str_make(start, (size_t)(at - start));
 }
 

@@ -167,6 +167,11 @@ static void feed_busy(struct http_conn *conn, char *ptr, size_t len) {
         ptr += used;
         len -= used;
     }
+    if (exchange->fiber == NULL && exchange->body_fault == PROBLEM_BAD_REQUEST) {
+        atomic_fetch_sub(&server_here(conn->server)->exchanges, 1);
+        conn_refuse(conn, PROBLEM_BAD_REQUEST); /* whatever the path says: it was no HTTP */
+        return;
+    }
     if (len > 0)
         keep_ahead(conn, ptr, len);
     if (exchange->fiber == NULL)

@@ -1,6 +1,5 @@
 /* What handlers see of a request and its answer (http_server.h), on the exchange's own fiber. */
 #include <errno.h>
-#include <stdio.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -251,12 +250,6 @@ static struct str date_line(void) {
     return str_make(cache.text, cache.len);
 }
 
-/* Appends to a block that was measured beforehand. */
-static char *put(char *at, struct str s) {
-    memcpy(at, s.ptr, s.len);
-    return at + s.len;
-}
-
 static size_t headers_size(const struct headers *headers) {
     size_t size = 0;
     for (size_t i = 0; headers != NULL && i < headers->len; i++)
@@ -266,10 +259,10 @@ static size_t headers_size(const struct headers *headers) {
 
 static char *put_headers(char *at, const struct headers *headers) {
     for (size_t i = 0; headers != NULL && i < headers->len; i++) {
-        at = put(at, headers->items[i].name);
-        at = put(at, STR(": "));
-        at = put(at, headers->items[i].value);
-        at = put(at, STR("\r\n"));
+        at = str_put(at, headers->items[i].name);
+        at = str_put(at, STR(": "));
+        at = str_put(at, headers->items[i].value);
+        at = str_put(at, STR("\r\n"));
     }
     return at;
 }
@@ -278,10 +271,11 @@ static bool bodiless(int status) { return status == 204 || status == 304 || stat
 
 static char *put_framing(char *at, const struct exchange *exchange, int status) {
     if (exchange->chunked)
-        return put(at, STR("transfer-encoding: chunked\r\n"));
+        return str_put(at, STR("transfer-encoding: chunked\r\n"));
     if (exchange->out_length == UINT64_MAX || bodiless(status))
         return at;
-    return at + sprintf(at, "content-length: %llu\r\n", (unsigned long long)exchange->out_length);
+    at = str_put(at, STR("content-length: "));
+    return str_put(str_put_u64(at, exchange->out_length), STR("\r\n"));
 }
 
 static void decide(struct exchange *exchange, int status, uint64_t length) {
@@ -306,15 +300,16 @@ static struct str head_build(struct exchange *exchange, int status, const struct
     struct str reason = status_reason(status), date = date_line();
     size_t room = 128 + reason.len + date.len + headers_size(headers);
     char *start = arena_alloc(exchange->arena, room), *at = start;
-    at += sprintf(at, "HTTP/1.1 %03d ", status % 1000);
-    at = put(at, reason);
-    at = put(at, STR("\r\n"));
+    at = str_put(at, STR("HTTP/1.1 "));
+    at = str_put(str_put_u64(at, (uint64_t)status), STR(" "));
+    at = str_put(at, reason);
+    at = str_put(at, STR("\r\n"));
     at = put_headers(at, headers);
     at = put_framing(at, exchange, status);
-    at = put(at, connection_line(exchange));
+    at = str_put(at, connection_line(exchange));
     if (headers == NULL || headers_get(headers, STR("date")).ptr == NULL) /* a worker's own stays */
-        at = put(at, date);
-    at = put(at, STR("\r\n"));
+        at = str_put(at, date);
+    at = str_put(at, STR("\r\n"));
     assert_always((size_t)(at - start) <= room);
     return str_make(start, (size_t)(at - start));
 }
@@ -379,11 +374,10 @@ void exchange_begin(struct exchange *exchange, int status, const struct headers 
 }
 
 static FIBER_FN int write_chunk(struct exchange *exchange, struct str piece) {
-    char size[20];
-    int len = snprintf(size, sizeof size, "%zx\r\n", piece.len);
+    char size[20], *end = str_put(str_put_hex(size, piece.len), STR("\r\n"));
     struct iovec parts[4];
     int count = take_head(exchange, parts);
-    parts[count++] = (struct iovec){.iov_base = size, .iov_len = (size_t)len};
+    parts[count++] = (struct iovec){.iov_base = size, .iov_len = (size_t)(end - size)};
     parts[count++] = part_of(piece);
     parts[count++] = part_of(STR("\r\n"));
     return send_parts(exchange, parts, count);

@@ -36,26 +36,49 @@ static bool take(struct scan *scan, char c) {
 
 /* --- strings --- */
 
+#ifdef __SSE2__
+/* Lanes that hold a quote, a backslash or a control character. */
+static inline __m128i stops(__m128i bytes) {
+    __m128i marks = _mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')),
+                                 _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
+    return _mm_or_si128(marks, _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes));
+}
+
+/* Whole blocks before the first stop, 32 bytes at a time. */
+static const char *plain_blocks(const char *at, const char *end, bool *high) {
+    __m128i seen = _mm_setzero_si128();
+    for (; end - at >= 32; at += 32) {
+        __m128i a = _mm_loadu_si128((const __m128i *)at), b = _mm_loadu_si128((const __m128i *)(at + 16));
+        if (_mm_movemask_epi8(_mm_or_si128(stops(a), stops(b))) != 0)
+            break;
+        seen = _mm_or_si128(seen, _mm_or_si128(a, b));
+    }
+    *high |= _mm_movemask_epi8(seen) != 0;
+    return at;
+}
+
+/* The stop within the next 16 bytes, or the end of them. */
+static const char *plain_lanes(const char *at, bool *high) {
+    __m128i bytes = _mm_loadu_si128((const __m128i *)at);
+    unsigned mask = (unsigned)_mm_movemask_epi8(stops(bytes)) | 1u << 16;
+    unsigned clear = (unsigned)__builtin_ctz(mask), top = (unsigned)_mm_movemask_epi8(bytes);
+    *high |= (top & ((1u << clear) - 1)) != 0;
+    return at + clear;
+}
+#endif
+
+static bool stop(char c) { return c == '"' || c == '\\' || (unsigned char)c <= 0x1f; }
+
 /* Skips bytes that mean nothing in a string; stops at a quote, a backslash, a control character or the end. */
 static void plain(struct scan *scan) {
     const char *at = scan->at;
 #ifdef __SSE2__
-    const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\'), low = _mm_set1_epi8(0x1f);
-    int high = 0;
-    while (scan->end - at >= 16) {
-        __m128i bytes = _mm_loadu_si128((const __m128i *)at);
-        __m128i stop = _mm_or_si128(_mm_cmpeq_epi8(bytes, quote), _mm_cmpeq_epi8(bytes, slash));
-        stop = _mm_or_si128(stop, _mm_cmpeq_epi8(_mm_min_epu8(bytes, low), bytes));
-        int mask = _mm_movemask_epi8(stop);
-        if (mask != 0)
-            break;
-        high |= _mm_movemask_epi8(bytes);
-        at += 16;
-    }
-    scan->high = scan->high || high != 0;
+    at = plain_blocks(at, scan->end, &scan->high);
+    while (scan->end - at >= 16 && !stop(*at))
+        at = plain_lanes(at, &scan->high);
 #endif
-    for (; at < scan->end && *at != '"' && *at != '\\' && (unsigned char)*at > 0x1f; at++)
-        scan->high = scan->high || (unsigned char)*at > 0x7f;
+    for (; at < scan->end && !stop(*at); at++)
+        scan->high |= (unsigned char)*at > 0x7f;
     scan->at = at;
 }
 

@@ -326,7 +326,7 @@ def test_engine_metrics_keep_escapes(site: Site):
 
 def test_engine_metrics_with_clashing_types(site: Site):
     """[US]: the first type stays, the second family is dropped; no 500."""
-    gateway, workers = with_metrics(site, "# TYPE x gauge\nx 1\n", "# TYPE x counter\nx 2\n")
+    gateway, _ = with_metrics(site, "# TYPE x gauge\nx 1\n", "# TYPE x counter\nx 2\n")
     got = engine(gateway)
     assert len(got.find("x")) + len(got.find("x_total")) == 1
 

@@ -224,6 +224,20 @@ static void secrets_are_never_shown(void **state) {
     }
 }
 
+static void histograms_have_at_most_128_bounds(void **state) {
+    (void)state;
+    static char numbers[129][8];
+    const char *words[130] = {"--prometheus-duration-buckets"};
+    for (size_t i = 0; i < 129; i++) {
+        snprintf(numbers[i], sizeof numbers[i], "%zu", i + 1);
+        words[i + 1] = numbers[i];
+    }
+    assert_true(load_words(129, words));
+    assert_false(load_words(130, words));
+    assert_refused(1, "Invalid value for field 'metrics.duration_buckets': 129 - at most 128 "
+                      "bounds");
+}
+
 static void control_plane_variables_are_not_passed_over(void **state) {
     (void)state;
     env_name = "JWT_ISSUER";
@@ -549,6 +563,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(bad_values_are_refused_with_these_messages, end),
         cmocka_unit_test_teardown(secrets_are_never_shown, end),
+        cmocka_unit_test_teardown(histograms_have_at_most_128_bounds, end),
         cmocka_unit_test_teardown(control_plane_variables_are_not_passed_over, end),
         cmocka_unit_test_teardown(values_reach_their_parts, end),
         cmocka_unit_test_teardown(switches_act_as_said, end),

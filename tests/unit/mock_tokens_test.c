@@ -61,10 +61,8 @@ static void reads_content_in_all_its_shapes(void **state) {
                              "{\"type\":\"input_text\",\"text\":\"there\"}]",
                              false),
                      plain));
-    assert_int_equal(of_json("{\"type\":\"image_url\",\"image_url\":{\"url\":\"http://x/y\"}}",
-                             false)
-                         .len,
-                     1);
+    assert_int_equal(
+        of_json("{\"type\":\"image_url\",\"image_url\":{\"url\":\"http://x/y\"}}", false).len, 1);
     struct mock_tokens ids = of_json("[5,6,[7]]", false);
     assert_int_equal(ids.len, 3);
     assert_int_equal(ids.ids[2], 7);
@@ -74,11 +72,12 @@ static void reads_content_in_all_its_shapes(void **state) {
 
 static void conversations_share_their_prefix(void **state) {
     (void)state;
-    struct mock_tokens first =
-        of_json("[{\"role\":\"system\",\"content\":\"be kind\"},"
-                "{\"role\":\"user\",\"content\":\"hi\"}]", true);
+    struct mock_tokens first = of_json("[{\"role\":\"system\",\"content\":\"be kind\"},"
+                                       "{\"role\":\"user\",\"content\":\"hi\"}]",
+                                       true);
     struct mock_text answer = mock_tokens_answer(&first, 8000, 0, 0, 5);
-    struct str next = arena_printf(arena,
+    struct str next = arena_printf(
+        arena,
         "[{\"role\":\"system\",\"content\":\"be kind\"},{\"role\":\"user\",\"content\":\"hi\"},"
         "{\"role\":\"assistant\",\"content\":\"%.*s\"},{\"role\":\"user\",\"content\":\"more\"}]",
         STR_ARG(answer.text));

@@ -412,6 +412,12 @@ static void sources_rank_in_any_order(void **state) {
     assert_int_equal(all.port, 90);
     assert_list(&all.list, "f;g;");
     assert_int_equal(optparse_source(parser, "list"), OPT_FROM_FILE);
+    set_env(0, "T_LIST", "e");
+    assert_int_equal(optparse_env(parser, fake_env), 0);
+    clear_env();
+    assert_list(&all.list, "e;");
+    assert_int_equal(file_value("list", (const char *[]){"f", "g"}, 2, reason), 0);
+    assert_list(&all.list, "e;");
     assert_int_equal(ARGS("--port", "91", "--list", "h"), 0);
     assert_int_equal(all.port, 91);
     assert_list(&all.list, "h;");

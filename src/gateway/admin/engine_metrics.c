@@ -74,8 +74,8 @@ static bool has_parts(enum prom_type type, enum part part) {
 }
 
 static bool is_part(const struct family *family, struct str name, enum part part) {
-    return name.len == family->name.len + part_suffix[part].len &&
-           str_starts(name, family->name) && str_ends(name, part_suffix[part]) &&
+    return name.len == family->name.len + part_suffix[part].len && str_starts(name, family->name) &&
+           str_ends(name, part_suffix[part]) &&
            (part == PART_PLAIN || has_parts(family->type, part));
 }
 
@@ -204,7 +204,9 @@ size_t engine_page_cost(const struct engine_page *page) {
            page->samples.cap * sizeof *page->samples.items;
 }
 
-struct str engine_page_addr(const struct engine_page *page) { return page->addr; }
+struct str engine_page_addr(const struct engine_page *page) {
+    return page->addr;
+}
 
 /* --- collecting families --- */
 
@@ -366,7 +368,7 @@ static void set_make(struct merger *merger, struct merged *merged, struct label_
 
 struct rank {
     const struct sample *sample;
-    uint64_t hash;  /* of its labels but the last one */
+    uint64_t hash; /* of its labels but the last one */
     size_t index, group;
     double bound;
 };
@@ -490,9 +492,8 @@ static int put_label(struct buf *out, struct str name, const struct sample *samp
     if (rc == 0)
         rc = put(out, STR("=\""));
     if (rc == 0)
-        rc = str_eq(name, STR(ENGINE_WORKER_LABEL))
-                 ? put_escaped(out, addr)
-                 : put(out, label_value(sample, name, &found));
+        rc = str_eq(name, STR(ENGINE_WORKER_LABEL)) ? put_escaped(out, addr)
+                                                    : put(out, label_value(sample, name, &found));
     return rc ? rc : put(out, STR("\""));
 }
 
@@ -568,37 +569,35 @@ static int put_head(struct buf *out, struct str name, const struct merged *merge
     return rc;
 }
 
-/* A family, without the parts that do not fit. */
-static void put_family(struct merger *merger, struct merged *merged) {
+/* Leaves what does not fit out. */
+static void put_parts(struct merger *merger, const struct merged *merged, struct str name,
+                      const struct label_set *set) {
     struct buf *out = merger->out;
-    struct label_set set;
-    char room[PROM_NAME_MAX];
-    struct str name = written_name(merger, merged->name, room);
     size_t start = out->len, written = 0;
-    set_make(merger, merged, &set);
-    int rc = put_head(out, name, merged);
+    bool headed = put_head(out, name, merged) == 0;
     for (size_t i = 0; i < merged->parts.len; i++) {
         size_t before = out->len;
-        if (rc == 0)
-            rc = put_part(out, name, &set, &merged->parts.items[i]);
-        if (rc == 0) {
+        if (headed && put_part(out, name, set, &merged->parts.items[i]) == 0) {
             written++;
             continue;
         }
         out->len = before;
-        rc = 0;
         drop(merger, &merged->parts.items[i], "the merged page is full");
     }
     if (written == 0)
         out->len = start;
 }
 
-int engine_merge(const struct engine_merge *merge, struct engine_page *const *pages, size_t count,
-                 struct buf *out) {
+static void put_family(struct merger *merger, struct merged *merged) {
+    struct label_set set;
+    char room[PROM_NAME_MAX];
+    set_make(merger, merged, &set);
+    put_parts(merger, merged, written_name(merger, merged->name, room), &set);
+}
+
+void engine_merge(const struct engine_merge *merge, struct engine_page *const *pages, size_t count,
+                  struct buf *out) {
     struct merger merger = {.options = merge, .out = out};
-    size_t max = out->max, start = out->len;
-    if (out->max > start + merge->max_bytes)
-        out->max = start + merge->max_bytes;
     map_init(&merger.names);
     for (size_t i = 0; i < count; i++)
         collect_page(&merger, pages[i]);
@@ -608,6 +607,4 @@ int engine_merge(const struct engine_merge *merge, struct engine_page *const *pa
     }
     vec_free(&merger.families);
     map_free(&merger.names);
-    out->max = max;
-    return 0;
 }

@@ -12,7 +12,7 @@
 #define ENGINE_PAGE_SAMPLES 400000
 #define ENGINE_PAGE_FAMILIES 20000
 #define ENGINE_FAMILIES_MAX 50000
-#define ENGINE_OUT_MAX ((size_t)256 << 20)
+#define ENGINE_OUT_MAX ((size_t)256 << 20) /* for buf_make */
 /* Names of all labels of one family together. */
 #define ENGINE_LABEL_BYTES 2048
 
@@ -30,12 +30,11 @@ struct str engine_page_addr(const struct engine_page *page);
 
 struct engine_merge {
     bool keep_colons; /* else ':' in names becomes '_' */
-    size_t max_bytes; /* of the merged page */
     /* Told of each part of a family that is left out. */
     void (*dropped)(void *arg, struct str addr, struct str family, const char *why);
     void *arg;
 };
-/* Appends the merged page to `out`, families in the order of their first appearance. 0, or -EMSGSIZE or -ENOMEM
- * when not even that could be held back (out is as it was). */
-int engine_merge(const struct engine_merge *merge, struct engine_page *const *pages, size_t count,
-                 struct buf *out) MUST_CHECK;
+/* Appends the merged page to `out`, families in the order of their first appearance; what would pass the maximum
+ * of `out` is dropped part by part. */
+void engine_merge(const struct engine_merge *merge, struct engine_page *const *pages, size_t count,
+                  struct buf *out);

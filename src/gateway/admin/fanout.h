@@ -40,7 +40,7 @@ struct fanout_fetch {
     struct str head;          /* further header lines */
     struct str body;
     bool has_body;
-    size_t max_body;          /* of the answer */
+    size_t max_body; /* of the answer */
     int64_t timeout_ms;
 };
 /* Status with *body (in the arena), or a negative errno with *why. */

@@ -10,11 +10,15 @@ static const struct {
     struct str name;
     enum prom_type type;
 } types[] = {
-    {STR_INIT("untyped"), PROM_UNTYPED}, {STR_INIT("counter"), PROM_COUNTER},
-    {STR_INIT("gauge"), PROM_GAUGE},     {STR_INIT("histogram"), PROM_HISTOGRAM},
-    {STR_INIT("summary"), PROM_SUMMARY}, {STR_INIT("unknown"), PROM_UNTYPED},
+    {STR_INIT("untyped"), PROM_UNTYPED},
+    {STR_INIT("counter"), PROM_COUNTER},
+    {STR_INIT("gauge"), PROM_GAUGE},
+    {STR_INIT("histogram"), PROM_HISTOGRAM},
+    {STR_INIT("summary"), PROM_SUMMARY},
+    {STR_INIT("unknown"), PROM_UNTYPED},
     /* kinds of the younger format that some exporters write into this one */
-    {STR_INIT("info"), PROM_UNTYPED},    {STR_INIT("stateset"), PROM_UNTYPED},
+    {STR_INIT("info"), PROM_UNTYPED},
+    {STR_INIT("stateset"), PROM_UNTYPED},
     {STR_INIT("gaugehistogram"), PROM_UNTYPED},
 };
 

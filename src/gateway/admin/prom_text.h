@@ -25,12 +25,12 @@ enum prom_kind { PROM_BLANK /* also other comments */, PROM_HELP, PROM_TYPE, PRO
 struct prom_line {
     enum prom_kind kind;
     struct str name;
-    struct str help;     /* escaped as it came */
+    struct str help; /* escaped as it came */
     enum prom_type type;
-    struct str labels;   /* between the braces; read with prom_label */
-    struct str value;    /* a number, NaN or an infinity */
+    struct str labels; /* between the braces; read with prom_label */
+    struct str value;  /* a number, NaN or an infinity */
     double number;
-    struct str time;     /* milliseconds, or empty */
+    struct str time; /* milliseconds, or empty */
 };
 struct prom_label {
     struct str name, value; /* the value escaped as it came */
