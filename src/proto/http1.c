@@ -172,11 +172,17 @@ static int head_keep(struct http1_head *head, const char *ptr, size_t len) {
     return 0;
 }
 
-/* Field names are tokens: in most of them only letters have bit 0x20 clear; '_' and '^' do too. */
 static void lower(char *name, size_t len) {
+    static const char letters[256] = {
+#define LETTER(c) [c] = 0x20
+        LETTER('A'), LETTER('B'), LETTER('C'), LETTER('D'), LETTER('E'), LETTER('F'), LETTER('G'),
+        LETTER('H'), LETTER('I'), LETTER('J'), LETTER('K'), LETTER('L'), LETTER('M'), LETTER('N'),
+        LETTER('O'), LETTER('P'), LETTER('Q'), LETTER('R'), LETTER('S'), LETTER('T'), LETTER('U'),
+        LETTER('V'), LETTER('W'), LETTER('X'), LETTER('Y'), LETTER('Z'),
+#undef LETTER
+    };
     for (size_t i = 0; i < len; i++)
-        if ((unsigned char)(name[i] - 'A') < 26)
-            name[i] |= 0x20;
+        name[i] |= letters[(unsigned char)name[i]];
 }
 
 /* Turns offsets into pointers once all bytes lie where they will stay, and names into lower case. */

@@ -124,7 +124,8 @@ static void take_line(struct reader *reader, const struct prom_line *line) {
     }
     if (line->kind == PROM_BLANK)
         return;
-    struct family *family = &reader->page->families.items[family_of(reader, line->name)];
+    size_t index = family_of(reader, line->name);
+    struct family *family = &reader->page->families.items[index];
     if (line->kind == PROM_TYPE && family->type == PROM_UNKNOWN)
         family->type = line->type;
     if (line->kind == PROM_HELP && family->help.len == 0)
