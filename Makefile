@@ -1,5 +1,6 @@
 # A thin front on Meson and the scripts of tools/. `make help` lists the targets.
 BUILD ?= build
+UNIT = $(BUILD)/unit
 PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 300
 
@@ -22,9 +23,9 @@ run: ## build, start two mock workers and the gateway on 127.0.0.1:30000, show t
 test: ## unit and end-to-end tests
 	@tools/deps.sh test
 	@$(MAKE) --no-print-directory all
-	@test -f $(BUILD)/.tests || { meson configure $(BUILD) -Dtests=enabled && touch $(BUILD)/.tests; }
-	@ninja -C $(BUILD)
-	@tools/test.py --build $(BUILD) unit e2e
+	@test -f $(UNIT)/build.ninja || meson setup $(UNIT) -Dtests=enabled
+	@ninja -C $(UNIT) unit-tests
+	@tools/test.py --build $(BUILD) --unit-build $(UNIT) unit e2e
 
 check-fast: ## format, floors, sizes, banned functions: seconds
 	@tools/deps.sh check
@@ -59,4 +60,4 @@ deps-build:
 	@tools/deps.sh build
 
 $(BUILD)/build.ninja: | deps-build
-	@meson setup $(BUILD)
+	@meson setup $(BUILD) -Db_lto=true

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs tests of one build: tools/test.py [--build DIR] [--wrap CMD] [unit] [e2e]
+"""Runs tests of one build: tools/test.py [--build DIR] [--unit-build DIR] [unit] [e2e]
 
 Unit tests are the cmocka programs of the build, read as TAP; the end-to-end tests are
 tests/e2e/run, which drives the built binary with pytest. Progress goes to stdout; the last line is
@@ -11,7 +11,6 @@ import concurrent.futures
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 import time
@@ -59,12 +58,12 @@ def read_pytest(text, status):
     return tally
 
 
-def run_unit_program(test, wrap):
+def run_unit_program(test):
     """One cmocka program; returns (name, tally, seconds, output)."""
     start = time.monotonic()
     environment = {**os.environ, **test["env"], "CMOCKA_MESSAGE_OUTPUT": "TAP"}
     try:
-        done = subprocess.run(wrap + test["cmd"], env=environment, stdout=subprocess.PIPE,
+        done = subprocess.run(test["cmd"], env=environment, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, errors="replace",
                               timeout=test["timeout"], cwd=test["workdir"] or ROOT, check=False)
         output, status = done.stdout, done.returncode
@@ -82,11 +81,11 @@ def unit_programs(build):
     return [test for test in json.loads(listing) if "sluice:unit" in test["suite"]]
 
 
-def run_unit(build, wrap):
+def run_unit(build):
     programs, total = unit_programs(build), Tally()
     print(f"unit: {len(programs)} programs of {build}", flush=True)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = [pool.submit(run_unit_program, test, wrap) for test in programs]
+        jobs = [pool.submit(run_unit_program, test) for test in programs]
         for job in concurrent.futures.as_completed(jobs):
             name, tally, seconds, output = job.result()
             total += tally
@@ -99,7 +98,7 @@ def run_unit(build, wrap):
     return total
 
 
-def run_e2e(build, wrap):
+def run_e2e(build):
     runner = os.path.join(ROOT, "tests", "e2e", "run")
     if not os.path.exists(runner):
         print("e2e: tests/e2e/run is missing", flush=True)
@@ -107,7 +106,7 @@ def run_e2e(build, wrap):
     binary = os.path.abspath(os.path.join(build, "sluice"))
     print(f"e2e: {binary}", flush=True)
     environment = {**os.environ, "SLUICE_BIN": binary, "SLUICE_CI": "1"}
-    with subprocess.Popen(wrap + [runner], env=environment, stdout=subprocess.PIPE, cwd=ROOT,
+    with subprocess.Popen([runner], env=environment, stdout=subprocess.PIPE, cwd=ROOT,
                           stderr=subprocess.STDOUT, text=True, errors="replace") as process:
         lines = []
         for line in process.stdout:
@@ -119,16 +118,17 @@ def run_e2e(build, wrap):
 def main():
     parser = argparse.ArgumentParser(description="Run the tests of one build.")
     parser.add_argument("--build", default="build", help="build folder (build)")
-    parser.add_argument("--wrap", default="", help="command put before each program")
+    parser.add_argument("--unit-build", help="build folder of the unit tests (the same)")
     parser.add_argument("suites", nargs="*", metavar="unit|e2e")
     options = parser.parse_args()
+    folders = {"unit": options.unit_build or options.build, "e2e": options.build}
     runners = {"unit": run_unit, "e2e": run_e2e}
     suites = options.suites or list(runners)
     if set(suites) - set(runners):
         parser.error("the suites are: unit, e2e")
     total = Tally()
     for suite in suites:
-        tally = runners[suite](options.build, shlex.split(options.wrap))
+        tally = runners[suite](folders[suite])
         print(f"{suite}: {tally}", flush=True)
         total += tally
     print(total, flush=True)

@@ -1,9 +1,9 @@
-/* The state is a handful of atomics that selection reads, and counts that only outcomes touch, under a spin
- * lock. Metrics are written after the lock is given back.
+/* The state is a handful of atomics that selection reads, and counts that only outcomes touch,
+ * under a spin lock. Metrics are written after the lock is given back.
  *
- * A ticket is the generation in which its request was let in. A generation ends with each transition, so
- * the late outcome of an older one can neither free a half-open place it never had nor judge a worker by
- * what it was before. */
+ * A ticket is the generation in which its request was let in. A generation ends with each
+ * transition, so the late outcome of an older one can neither free a half-open place it never
+ * had nor judge a worker by what it was before. */
 #include "fleet/breaker.h"
 
 #include <sched.h>
@@ -58,7 +58,8 @@ static void unlock(struct breaker *breaker) {
 
 /* --- metrics --------------------------------------------------------------------------------- */
 
-/* Two loops may meet a transition for the first time together: the loser gives its reference back. */
+/* Two loops may meet a transition for the first time together: the loser gives its reference
+ * back. */
 static metric_ref transition_ref(struct breaker *breaker, int naming, int row) {
     _Atomic metric_ref *at = &breaker->metrics[naming].transitions[row];
     metric_ref ref = atomic_load_explicit(at, memory_order_relaxed);
@@ -105,7 +106,7 @@ static void tell_outcome(struct breaker *breaker, enum breaker_outcome outcome) 
                                               : breaker->metrics[naming].failure);
 }
 
-/* --- under the lock --------------------------------------------------------------------------- */
+/* --- under the lock -------------------------------------------------------------------------- */
 
 static int64_t slot_ms(const struct breaker *breaker) {
     int64_t width = breaker->options.window_ms / BREAKER_SLOTS;
@@ -237,7 +238,7 @@ static uint32_t enter_slowly(struct breaker *breaker, int64_t now_ms) {
     return ticket;
 }
 
-/* --- the interface ----------------------------------------------------------------------------- */
+/* --- the interface --------------------------------------------------------------------------- */
 
 static void take_options(struct breaker *breaker, const struct breaker_options *options) {
     breaker->options = *options;
@@ -311,7 +312,8 @@ bool breaker_allows(const struct breaker *breaker, int64_t now_ms) {
 }
 
 uint32_t breaker_enter(struct breaker *breaker, int64_t now_ms) {
-    /* Generation before state: a ticket may be older than the state it was let in by, never newer. */
+    /* Generation before state: a ticket may be older than the state it was let in by, never
+     * newer. */
     uint32_t generation = atomic_load(&breaker->generation);
     if (atomic_load(&breaker->state) == BREAKER_CLOSED)
         return generation;

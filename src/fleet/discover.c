@@ -1,5 +1,6 @@
-/* The rules of which JSON member becomes which label are a table; reading is pure, so it is tested with hostile
- * bodies and no socket. The endpoints are asked in parallel, each fiber with an arena of its own. */
+/* The rules of which JSON member becomes which label are a table; reading is pure, so it is
+ * tested with hostile bodies and no socket. The endpoints are asked in parallel, each fiber with
+ * an arena of its own. */
 #include "fleet/discover.h"
 
 #include <errno.h>
@@ -8,9 +9,10 @@
 
 enum { VALUE_MAX = 4096, BODY_MAX = 4 << 20, LABEL_CAPACITY = 48 };
 
-/* --- from JSON to labels ----------------------------------------------------------------------------- */
+/* --- from JSON to labels --------------------------------------------------------------------- */
 
-/* Later rows with the same label fill it only if it is still absent. `source` FROM_MODELS reads data[0]. */
+/* Later rows with the same label fill it only if it is still absent. `source` FROM_MODELS reads
+ * data[0]. */
 static const struct {
     enum discover_source source;
     const char *key, *label;
@@ -67,7 +69,8 @@ static bool label_true(const struct discovery *found, const char *key) {
     return str_eq(label(found, key), STR("true"));
 }
 
-/* Text of a scalar, or of an array of scalars as JSON; ptr NULL for anything else and for what is empty. */
+/* Text of a scalar, or of an array of scalars as JSON; ptr NULL for anything else and for what
+ * is empty. */
 static struct str value_text(struct arena *arena, yyjson_val *value) {
     if (yyjson_is_str(value)) {
         struct str text = json_str(value);
@@ -86,8 +89,7 @@ static struct str value_text(struct arena *arena, yyjson_val *value) {
 static void take_label(struct arena *arena, struct discovery *found, const char *key,
                        yyjson_val *value) {
     struct str text = value_text(arena, value);
-    if (text.ptr == NULL || find_label(found, key) != NULL ||
-        found->label_count == LABEL_CAPACITY)
+    if (text.ptr == NULL || find_label(found, key) != NULL || found->label_count == LABEL_CAPACITY)
         return;
     if (found->labels == NULL)
         found->labels = arena_zalloc(arena, LABEL_CAPACITY * sizeof *found->labels);
@@ -95,8 +97,8 @@ static void take_label(struct arena *arena, struct discovery *found, const char 
         (struct worker_label){str_from(key), arena_dup(arena, text)};
 }
 
-/* The object that the rules of a source look into; NULL when the shape is wrong. /v1/models may list nothing,
- * which is no fault. */
+/* The object that the rules of a source look into; NULL when the shape is wrong. /v1/models may
+ * list nothing, which is no fault. */
 static yyjson_val *subject(enum discover_source source, yyjson_val *root, bool *empty) {
     if (source != FROM_MODELS)
         return yyjson_is_obj(root) ? root : NULL;
@@ -130,7 +132,7 @@ bool discovery_read(struct arena *arena, enum discover_source source, struct str
     return true;
 }
 
-/* --- from labels to runtime and card ------------------------------------------------------------------ */
+/* --- from labels to runtime and card --------------------------------------------------------- */
 
 static const struct {
     struct str owner, runtime;
@@ -176,8 +178,8 @@ static bool is_reranker(const struct discovery *found) {
 }
 
 static uint32_t capabilities(const struct discovery *found) {
-    bool embedding = label_true(found, "is_embedding") ||
-                     str_eq(label(found, "is_generation"), STR("false"));
+    bool embedding =
+        label_true(found, "is_embedding") || str_eq(label(found, "is_generation"), STR("false"));
     if (embedding)
         return is_reranker(found) ? MODEL_RERANK : MODEL_EMBEDDINGS;
     uint32_t bits = MODEL_CHAT | MODEL_COMPLETIONS | MODEL_RESPONSES | MODEL_GENERATE | MODEL_TOOLS;
@@ -239,7 +241,7 @@ void discovery_copy(struct arena *arena, const struct discovery *from, struct di
     to->card = model_card_copy(arena, &from->card);
 }
 
-/* --- asking -------------------------------------------------------------------------------------------- */
+/* --- asking ---------------------------------------------------------------------------------- */
 
 /* Two names of each endpoint: the second is asked when the first is not found. */
 static const struct {
@@ -270,8 +272,7 @@ static FIBER_FN void ask_target(struct question *question, struct str target) {
         .max_body = BODY_MAX,
         .deadline = question->deadline,
     };
-    question->status =
-        http_fetch(question->arena, question->peer, &fetch, &question->body, NULL);
+    question->status = http_fetch(question->arena, question->peer, &fetch, &question->body, NULL);
 }
 
 static FIBER_FN void ask(void *arg) {

@@ -1,6 +1,7 @@
-/* Capability discovery of an HTTP worker (spec 02 section 4.4): what a worker says of itself at /server_info,
- * /model_info, /v1/models and /version becomes labels, a runtime and a model card. Every field is optional;
- * a wrong shape counts as absent and is logged once for each worker and endpoint. */
+/* Capability discovery of an HTTP worker (spec 02 section 4.4): what a worker says of itself at
+ * /server_info, /model_info, /v1/models and /version becomes labels, a runtime and a model card.
+ * Every field is optional; a wrong shape counts as absent and is logged once for each worker and
+ * endpoint. */
 #pragma once
 
 #include "fleet/worker_spec.h"
@@ -18,8 +19,9 @@ typedef uint32_t discover_faults;
 
 enum discover_source { FROM_SERVER_INFO, FROM_MODEL_INFO, FROM_MODELS, FROM_VERSION, SOURCE_COUNT };
 
-/* Asks the worker: all endpoints together, at most `deadline`. Fills *out with what could be learnt; texts in
- * `arena`. 0, -ECANCELED, or -EHOSTUNREACH when no endpoint could be reached at all (worth another try). */
+/* Asks the worker: all endpoints together, at most `deadline`. Fills *out with what could be
+ * learnt; texts in `arena`. 0, -ECANCELED, or -EHOSTUNREACH when no endpoint could be reached at
+ * all (worth another try). */
 FIBER_FN int discover_worker(struct arena *arena, struct http_peer *peer, struct str base_path,
                              struct str auth_line, struct str url, deadline_ms deadline,
                              discover_faults *faults, struct discovery *out);

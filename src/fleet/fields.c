@@ -1,5 +1,5 @@
-/* One switch per operation over the kind of a row. Numbers are read strictly: 1.5 is no whole number, "5" is
- * no number, and 5.0 counts as 5 because some JSON writers know no integers. */
+/* One switch per operation over the kind of a row. Numbers are read strictly: 1.5 is no whole
+ * number, "5" is no number, and 5.0 counts as 5 because some JSON writers know no integers. */
 #include "fleet/fields.h"
 
 #include <errno.h>
@@ -10,7 +10,7 @@ static const void *const_at(const void *from, const struct field *row) {
     return (const char *)from + row->offset;
 }
 
-/* --- unset -------------------------------------------------------------------------------------- */
+/* --- unset ----------------------------------------------------------------------------------- */
 
 static void clear(const struct field *row, void *target) {
     switch (row->kind) {
@@ -41,7 +41,7 @@ void fields_clear(const struct field_table *table, void *target) {
         clear(&table->rows[i], target);
 }
 
-/* --- reading ------------------------------------------------------------------------------------ */
+/* --- reading --------------------------------------------------------------------------------- */
 
 int field_fault(struct arena *arena, struct str *fault, const char *prefix, const char *key,
                 const char *reason) {
@@ -149,7 +149,7 @@ int fields_read(struct arena *arena, const struct field_table *table, yyjson_val
     return 0;
 }
 
-/* --- copying ------------------------------------------------------------------------------------ */
+/* --- copying --------------------------------------------------------------------------------- */
 
 static struct str text_copy(struct arena *arena, struct str text) {
     return text.ptr ? arena_dup(arena, text) : text;
@@ -196,7 +196,7 @@ void fields_overlay(const struct field_table *table, const void *from, void *to)
     }
 }
 
-/* --- showing ------------------------------------------------------------------------------------ */
+/* --- showing --------------------------------------------------------------------------------- */
 
 static void write_texts(struct json_writer *writer, const struct text_list *list) {
     json_array(writer);

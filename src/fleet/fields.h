@@ -1,5 +1,6 @@
-/* Plain structs described by tables: read from JSON with range checks, copied, shown as JSON. A field that
- * was not given is "unset": text NULL, number FIELD_UNSET or NaN, bool -1, list NULL. Nothing parks. */
+/* Plain structs described by tables: read from JSON with range checks, copied, shown as JSON. A
+ * field that was not given is "unset": text NULL, number FIELD_UNSET or NaN, bool -1, list NULL.
+ * Nothing parks. */
 #pragma once
 
 #include "proto/json.h"
@@ -40,21 +41,19 @@ struct field_table {
 
 /* All fields unset. */
 void fields_clear(const struct field_table *table, void *target);
-/* Sets what `object` gives (null counts as absent, unknown members are passed over); only rows that have all
- * of `flags`. Texts are not copied: they live as long as the document. 0, or -EINVAL with *fault (in
- * `arena`) naming the field and its limit; secrets are not quoted. */
+/* Sets what `object` gives (null counts as absent, unknown members are passed over); only rows
+ * that have all of `flags`. Texts are not copied: they live as long as the document. 0, or
+ * -EINVAL with *fault (in `arena`) naming the field and its limit; secrets are not quoted. */
 int fields_read(struct arena *arena, const struct field_table *table, yyjson_val *object,
                 unsigned flags, void *target, struct str *fault) MUST_CHECK;
 /* Copies all fields into memory of `arena`. */
-void fields_copy(struct arena *arena, const struct field_table *table, const void *from,
-                 void *to);
+void fields_copy(struct arena *arena, const struct field_table *table, const void *from, void *to);
 /* Takes over what is set in `from`, without copying texts. */
 void fields_overlay(const struct field_table *table, const void *from, void *to);
 /* True when a field is set that fields_write would show. */
 bool fields_any(const struct field_table *table, const void *from);
 /* Members for all fields that are set and not hidden; into an open object. */
-void fields_write(struct json_writer *writer, const struct field_table *table,
-                  const void *from);
+void fields_write(struct json_writer *writer, const struct field_table *table, const void *from);
 
 /* "FIELD: reason" for fields that no table reads; -EINVAL. */
 int field_fault(struct arena *arena, struct str *fault, const char *prefix, const char *key,

@@ -1,6 +1,6 @@
-/* Building a snapshot is linear in the workers and happens on the control loop at most every few ms; looking
- * things up in it is constant. Gauges of load are set from the counters at a scrape, so that no request pays
- * for them. */
+/* Building a snapshot is linear in the workers and happens on the control loop at most every few
+ * ms; looking things up in it is constant. Gauges of load are set from the counters at a scrape,
+ * so that no request pays for them. */
 #include "fleet/fleet.h"
 
 #include "base/hash.h"
@@ -23,7 +23,7 @@ void fleet_count_ready(enum worker_role role, int delta) {
     atomic_fetch_add_explicit(&ready[role], (size_t)delta, memory_order_relaxed);
 }
 
-/* --- names ---------------------------------------------------------------------------------------- */
+/* --- names ----------------------------------------------------------------------------------- */
 
 static bool is_called(const struct worker *worker, struct str name) {
     return str_eq(name, str_from(worker->id)) || str_eq(name, worker->url);
@@ -60,7 +60,7 @@ static void put_names(struct fleet *fleet) {
     }
 }
 
-/* --- building ---------------------------------------------------------------------------------------- */
+/* --- building -------------------------------------------------------------------------------- */
 
 static void put_roles(struct fleet *fleet) {
     size_t counts[ROLE_COUNT] = {0};
@@ -91,14 +91,27 @@ struct fleet *fleet_build(struct worker *const *workers, size_t count, uint64_t 
     return fleet;
 }
 
-void fleet_destroy(void *arg) {
-    struct fleet *fleet = arg;
+static void give_back(struct fleet *fleet) {
     for (size_t i = 0; i < fleet->all.count; i++)
         worker_unref(fleet->all.workers[i]);
     arena_free(fleet->arena); /* the fleet lies in it */
 }
 
-/* --- gauges -------------------------------------------------------------------------------------------- */
+static void give_back_here(struct message *message) {
+    give_back(container_of(message, struct fleet, ending));
+}
+
+/* Data loops never do work that grows with the fleet. */
+void fleet_destroy(void *arg) {
+    struct fleet *fleet = arg;
+    fleet->ending.run = give_back_here;
+    if (loop_here() != NULL && loop_here() != loop_control())
+        loop_post(loop_control(), &fleet->ending);
+    else
+        give_back(fleet);
+}
+
+/* --- gauges ---------------------------------------------------------------------------------- */
 
 static void show_loads(void *arg) {
     (void)arg;

@@ -1,6 +1,6 @@
-/* Timers put entries into a FIFO; probes are taken from it while less than the maximum are under way. A probe
- * holds the worker it asks: when the entry has another version by the time of the answer, the answer is
- * dropped. */
+/* Timers put entries into a FIFO; probes are taken from it while less than the maximum are under
+ * way. A probe holds the worker it asks: when the entry has another version by the time of the
+ * answer, the answer is dropped. */
 #include "fleet/health.h"
 
 #include <errno.h>
@@ -33,7 +33,7 @@ static struct {
 
 static void pump(void);
 
-/* --- what holds for a worker --------------------------------------------------------------------- */
+/* --- what holds for a worker ----------------------------------------------------------------- */
 
 static int64_t own_or(int64_t own, int64_t gateway) { return own == FIELD_UNSET ? gateway : own; }
 
@@ -55,15 +55,15 @@ static struct health_limits limits_of(const struct worker *worker) {
     return limits;
 }
 
-/* --- one probe --------------------------------------------------------------------------------------- */
+/* --- one probe ------------------------------------------------------------------------------- */
 
 FIBER_FN int health_probe(struct arena *arena, struct http_peer *peer, struct str base_path,
                           struct str auth_line, deadline_ms deadline, struct str *why) {
     struct str body;
     struct http_fetch fetch = {
         .method = STR("GET"),
-        .target = arena_printf(arena, "%.*s%s", STR_ARG(base_path),
-                               checker.settings->health.endpoint),
+        .target =
+            arena_printf(arena, "%.*s%s", STR_ARG(base_path), checker.settings->health.endpoint),
         .head = auth_line,
         .max_body = BODY_MAX,
         .deadline = deadline,
@@ -77,13 +77,12 @@ FIBER_FN int health_probe(struct arena *arena, struct http_peer *peer, struct st
     return -EPROTO;
 }
 
-/* A probe that was not answered in time is no sign of death while the worker is sending bytes (a long prefill,
- * a compilation). A refused connection or an error status is. */
+/* A probe that was not answered in time is no sign of death while the worker is sending bytes (a
+ * long prefill, a compilation). A refused connection or an error status is. */
 static enum probe_result judge(const struct worker *worker, int err, int64_t interval_ms) {
     if (err == 0)
         return PROBE_GOOD;
-    int64_t heard =
-        atomic_load_explicit(&worker->run->last_byte_ms, memory_order_relaxed);
+    int64_t heard = atomic_load_explicit(&worker->run->last_byte_ms, memory_order_relaxed);
     if (err == -ETIMEDOUT && clock_ms() - heard < interval_ms)
         return PROBE_EXCUSED;
     return PROBE_BAD;
@@ -144,7 +143,7 @@ static FIBER_FN void probe_main(void *arg) {
     pump();
 }
 
-/* --- the schedule ---------------------------------------------------------------------------------------- */
+/* --- the schedule ---------------------------------------------------------------------------- */
 
 static void launch(struct roster_entry *entry) {
     struct probe *probe = mem_alloc(sizeof *probe);
@@ -201,7 +200,7 @@ void health_end(struct roster_entry *entry) {
     list_remove(&entry->health.due);
 }
 
-/* --- passive detection ------------------------------------------------------------------------------------ */
+/* --- passive detection ----------------------------------------------------------------------- */
 
 static void suspected(struct message *message) {
     struct suspicion *suspicion = container_of(message, struct suspicion, message);
@@ -225,7 +224,7 @@ void fleet_suspect(struct worker *worker) {
     loop_post(loop_control(), &suspicion->message);
 }
 
-/* --- start and stop ------------------------------------------------------------------------------------------ */
+/* --- start and stop -------------------------------------------------------------------------- */
 
 void health_start(const struct fleet_settings *settings,
                   void (*changed)(struct roster_entry *entry, enum worker_status from,
@@ -248,7 +247,7 @@ FIBER_FN void health_stop(void) {
     if (!checker.running)
         return;
     checker.running = false;
-    list_for(item, roster_live())
+    list_for (item, roster_live())
         health_end(container_of(item, struct roster_entry, link));
     fiber_group_cancel(&checker.probes);
     while (fiber_group_join(&checker.probes) == -ECANCELED && checker.under_way > 0)

@@ -1,5 +1,6 @@
-/* A failed worker is not lost: it is probed on, ever more rarely, and its first good probe brings the
- * normal interval back, so that success_threshold good ones in a row make it ready again. */
+/* A failed worker is not lost: it is probed on, ever more rarely, and its first good probe
+ * brings the normal interval back, so that success_threshold good ones in a row make it ready
+ * again. */
 #include "fleet/health_state.h"
 
 enum { FAILED_FACTOR = 3, PENDING_FACTOR = 10, MAX_DOUBLINGS = 20 };
@@ -13,7 +14,8 @@ static void enter(struct health_machine *machine, enum worker_status state) {
     *machine = (struct health_machine){.state = state};
 }
 
-/* Where so many failures in a row lead from each state; 0: nowhere. Pending counts probes instead. */
+/* Where so many failures in a row lead from each state; 0: nowhere. Pending counts probes
+ * instead. */
 static uint64_t patience(enum worker_status state, const struct health_limits *limits) {
     switch (state) {
     case WORKER_READY: return limits->failure_threshold;

@@ -1,5 +1,5 @@
-/* The state machine of health checks (spec 02 section 4.6), pure: probe results in, status out. Who probes
- * and when is health.c. */
+/* The state machine of health checks (spec 02 section 4.6), pure: probe results in, status out.
+ * Who probes and when is health.c. */
 #pragma once
 
 #include <stdbool.h>
@@ -31,6 +31,6 @@ struct health_machine health_machine_ready(void);
 /* Takes one probe result in; the state after it. */
 enum worker_status health_step(struct health_machine *machine, const struct health_limits *limits,
                                enum probe_result result);
-/* Pause between the start of this probe and of the next: the interval, doubled with each failure of a
- * failed worker up to five minutes (or the interval, if that is longer). */
+/* Pause between the start of this probe and of the next: the interval, doubled with each failure
+ * of a failed worker up to five minutes (or the interval, if that is longer). */
 int64_t health_pause_ms(const struct health_machine *machine, const struct health_limits *limits);

@@ -1,6 +1,6 @@
-/* A line per key holds its jobs in order; only the first of a line may work. Lines whose first job wants to
- * work stand in one FIFO, so a place that comes free costs no search. A line goes when it has neither jobs
- * nor failures. */
+/* A line per key holds its jobs in order; only the first of a line may work. Lines whose first
+ * job wants to work stand in one FIFO, so a place that comes free costs no search. A line goes
+ * when it has neither jobs nor failures. */
 #include "fleet/job_queue.h"
 
 #include "base/mem.h"
@@ -37,7 +37,7 @@ void job_queue_init(struct job_queue *queue, size_t capacity, size_t places) {
     list_init(&queue->all);
 }
 
-/* --- lines ------------------------------------------------------------------------------------- */
+/* --- lines ----------------------------------------------------------------------------------- */
 
 static struct job_line *line_of(struct job_queue *queue, struct str key) {
     struct job_line *line = map_get(&queue->lines, key);
@@ -73,8 +73,7 @@ static void forget(struct failure *failure) {
 }
 
 static struct job_node *first_job(const struct job_line *line) {
-    return list_empty(&line->jobs) ? NULL
-                                   : container_of(line->jobs.next, struct job_node, in_line);
+    return list_empty(&line->jobs) ? NULL : container_of(line->jobs.next, struct job_node, in_line);
 }
 
 /* Puts the line up for a place if its first job is not under way. */
@@ -100,12 +99,12 @@ void job_queue_free(struct job_queue *queue) {
     map_free(&queue->lines);
 }
 
-/* --- the way of a job ----------------------------------------------------------------------------- */
+/* --- the way of a job ------------------------------------------------------------------------ */
 
 bool job_queue_room(const struct job_queue *queue) { return queue->charged < queue->capacity; }
 
-void job_queue_add(struct job_queue *queue, struct job_node *node, struct str key,
-                   int64_t now_ms, int64_t wall_s) {
+void job_queue_add(struct job_queue *queue, struct job_node *node, struct str key, int64_t now_ms,
+                   int64_t wall_s) {
     struct job_line *line = line_of(queue, key);
     node->line = line;
     node->state = JOB_PENDING;
@@ -158,8 +157,8 @@ void job_queue_ready(struct job_queue *queue, struct job_node *node) {
         list_push_back(&queue->runnable, &node->line->in_runnable);
 }
 
-static void remember(struct job_line *line, enum job_kind kind, const char *failure,
-                     int64_t now_ms, int64_t wall_s) {
+static void remember(struct job_line *line, enum job_kind kind, const char *failure, int64_t now_ms,
+                     int64_t wall_s) {
     forget(&line->failures[kind]);
     if (failure != NULL)
         line->failures[kind] = (struct failure){mem_strdup(failure), now_ms, wall_s};
@@ -190,7 +189,7 @@ void job_queue_end(struct job_queue *queue, struct job_node *node, const char *f
         line_free(queue, line);
 }
 
-/* --- what is shown --------------------------------------------------------------------------------- */
+/* --- what is shown --------------------------------------------------------------------------- */
 
 void job_queue_forgive(struct job_queue *queue, struct str key) {
     struct job_line *line = map_get(&queue->lines, key);
@@ -211,9 +210,9 @@ static bool newest_failure(const struct job_line *line, struct job_status *out) 
     }
     if (newest < 0)
         return false;
-    *out = (struct job_status){(enum job_kind)newest, JOB_FAILED, line->key,
-                               str_from(line->failures[newest].message),
-                               line->failures[newest].at_s};
+    *out =
+        (struct job_status){(enum job_kind)newest, JOB_FAILED, line->key,
+                            str_from(line->failures[newest].message), line->failures[newest].at_s};
     return true;
 }
 

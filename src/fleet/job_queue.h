@@ -1,6 +1,7 @@
-/* The order of jobs, pure: FIFO among jobs of one key (a worker's URL), parallel across keys, at most so many
- * at work at once, a bound on those that wait, and one remembered failure per key and kind. What runs them
- * is jobs.c. One thread; nothing parks, nothing is allocated but keys and texts. */
+/* The order of jobs, pure: FIFO among jobs of one key (a worker's URL), parallel across keys, at
+ * most so many at work at once, a bound on those that wait, and one remembered failure per key
+ * and kind. What runs them is jobs.c. One thread; nothing parks, nothing is allocated but keys
+ * and texts. */
 #pragma once
 
 #include <stdint.h>
@@ -72,8 +73,8 @@ void job_queue_free(struct job_queue *queue);
 /* May one more be added that is not free of charge? */
 bool job_queue_room(const struct job_queue *queue);
 /* Appends; the node stays the caller's and must not move until job_queue_end. */
-void job_queue_add(struct job_queue *queue, struct job_node *node, struct str key,
-                   int64_t now_ms, int64_t wall_s);
+void job_queue_add(struct job_queue *queue, struct job_node *node, struct str key, int64_t now_ms,
+                   int64_t wall_s);
 /* The next job to work on, which takes a place; NULL when there is none or all places are taken. */
 struct job_node *job_queue_take(struct job_queue *queue, int64_t wall_s);
 /* The job gives its place back and rests, without letting the next of its line pass. */

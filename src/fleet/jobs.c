@@ -1,5 +1,5 @@
-/* The runner of the job queue: each step is a fiber of one group, rests are timers. Figures for the scrape are
- * mirrored in atomics, because a scrape may come from any thread. */
+/* The runner of the job queue: each step is a fiber of one group, rests are timers. Figures for
+ * the scrape are mirrored in atomics, because a scrape may come from any thread. */
 #include "fleet/jobs.h"
 
 #include <errno.h>
@@ -47,7 +47,7 @@ static struct {
 static struct job *job_of(struct job_node *node) { return container_of(node, struct job, node); }
 static int64_t wall_s(void) { return clock_wall_ms() / 1000; }
 
-/* --- metrics -------------------------------------------------------------------------------------- */
+/* --- metrics --------------------------------------------------------------------------------- */
 
 static void set_figures(void) {
     const struct job_queue *queue = &runner.queue;
@@ -84,7 +84,7 @@ static void make_metrics(void) {
     metric_on_scrape(show_figures, NULL);
 }
 
-/* --- the end of a job ------------------------------------------------------------------------------ */
+/* --- the end of a job ------------------------------------------------------------------------ */
 
 static void log_end(const struct job *job, int result) {
     if (result == 0)
@@ -136,7 +136,7 @@ static void finish(struct job *job, int result) {
     wake_submitters();
 }
 
-/* --- steps ------------------------------------------------------------------------------------------ */
+/* --- steps ----------------------------------------------------------------------------------- */
 
 static void pump(void);
 
@@ -215,7 +215,7 @@ int job_fail(struct job *job, int error, const char *format, ...) {
 
 deadline_ms job_deadline(const struct job *job) { return job->deadline; }
 
-/* --- submitting and dropping -------------------------------------------------------------------------- */
+/* --- submitting and dropping ----------------------------------------------------------------- */
 
 static int add(const struct job_options *options, bool free_of_charge) {
     if (!runner.running)
@@ -294,7 +294,7 @@ bool jobs_busy(struct str key, enum job_kind kind) {
     const struct list *line = runner.running ? job_queue_line(&runner.queue, key) : NULL;
     if (line == NULL)
         return false;
-    list_for(item, line) {
+    list_for (item, line) {
         struct job *job = job_of(container_of(item, struct job_node, in_line));
         if (job->node.kind == kind && !job->cancelled)
             return true;
@@ -310,7 +310,7 @@ bool jobs_unwatch(struct job_watch *watch) {
     return true;
 }
 
-/* --- start and stop ------------------------------------------------------------------------------------ */
+/* --- start and stop -------------------------------------------------------------------------- */
 
 static void sweep(struct timer *timer) {
     job_queue_sweep(&runner.queue, clock_ms());

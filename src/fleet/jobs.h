@@ -1,7 +1,7 @@
-/* Jobs on workers: adding, updating and removing take time, so they are queued and their status can be asked
- * for. At most 1000 wait, 200 work at once; the order is that of job_queue.h. A job is a function that is
- * called in steps: while it waits for something long (a worker that starts, a worker that drains) it holds
- * neither a place nor a fiber. Control loop only. */
+/* Jobs on workers: adding, updating and removing take time, so they are queued and their status
+ * can be asked for. At most 1000 wait, 200 work at once; the order is that of job_queue.h. A job
+ * is a function that is called in steps: while it waits for something long (a worker that
+ * starts, a worker that drains) it holds neither a place nor a fiber. Control loop only. */
 #pragma once
 
 #include "fleet/job_queue.h"
@@ -14,8 +14,8 @@
 
 struct job;
 
-/* Told at the end of a job, once: 0, -ECANCELED when it was dropped, or the error with its message (valid
- * during the call). Owned by the submitter; gone from the job afterwards. */
+/* Told at the end of a job, once: 0, -ECANCELED when it was dropped, or the error with its
+ * message (valid during the call). Owned by the submitter; gone from the job afterwards. */
 struct job_watch {
     struct job *job; /* NULL: over, or never attached */
     void (*over)(struct job_watch *watch, int result, struct str message);
@@ -23,10 +23,10 @@ struct job_watch {
 
 struct job_options {
     enum job_kind kind;
-    struct str key;      /* copied */
-    int64_t timeout_ms;  /* from its first step on */
-    /* 0 done, JOB_AGAIN from job_again(), or a negative errno (say why with job_fail). On a fiber; must
-     * return soon after a park said -ECANCELED. */
+    struct str key;     /* copied */
+    int64_t timeout_ms; /* from its first step on */
+    /* 0 done, JOB_AGAIN from job_again(), or a negative errno (say why with job_fail). On a
+     * fiber; must return soon after a park said -ECANCELED. */
     FIBER_FN int (*step)(struct job *job, void *state);
     /* Called once at the end, before the watch; frees the state. */
     void (*ended)(void *state, int result);
@@ -38,10 +38,11 @@ void jobs_start(void);
 /* Drops all jobs and waits until those at work have returned. */
 FIBER_FN void jobs_stop(void);
 
-/* Queues a job, waiting at most 30 s for room. 0, -EAGAIN when there was none, -ESHUTDOWN, -ECANCELED; after a
- * failure `ended` is not called. */
+/* Queues a job, waiting at most 30 s for room. 0, -EAGAIN when there was none, -ESHUTDOWN,
+ * -ECANCELED; after a failure `ended` is not called. */
 FIBER_FN int jobs_submit(const struct job_options *options);
-/* Queues a job that is not bound by the capacity: those the gateway gives itself. 0 or -ESHUTDOWN. */
+/* Queues a job that is not bound by the capacity: those the gateway gives itself. 0 or
+ * -ESHUTDOWN. */
 int jobs_submit_now(const struct job_options *options) MUST_CHECK;
 /* Drops the jobs of a kind under this key: waiting ones end at once, one at work soon. */
 void jobs_cancel(struct str key, enum job_kind kind);

@@ -1,6 +1,6 @@
-/* Adding goes through stages; each is one function that says whether the next one may follow now. A worker is
- * registered as pending, published to all loops, and only then made ready: whoever sees it counted as ready can
- * have it chosen. */
+/* Adding goes through stages; each is one function that says whether the next one may follow
+ * now. A worker is registered as pending, published to all loops, and only then made ready:
+ * whoever sees it counted as ready can have it chosen. */
 #include "fleet/lifecycle.h"
 
 #include <errno.h>
@@ -21,7 +21,7 @@ static const struct fleet_settings *settings;
 
 void lifecycle_start(const struct fleet_settings *given) { settings = given; }
 
-/* --- adding -------------------------------------------------------------------------------------- */
+/* --- adding ---------------------------------------------------------------------------------- */
 
 struct add_job {
     struct arena *arena;
@@ -60,15 +60,15 @@ static FIBER_FN int stage_conflict(struct job *job, struct add_job *add) {
     return STAGE_DONE;
 }
 
-/* Who adds workers over the network must not reach what the rules forbid, whatever the name resolves to. A name
- * that does not resolve yet is met again by the probe. */
+/* Who adds workers over the network must not reach what the rules forbid, whatever the name
+ * resolves to. A name that does not resolve yet is met again by the probe. */
 static FIBER_FN int stage_address(struct job *job, struct add_job *add) {
     struct sockaddr_storage address;
     char fault[URL_FAULT_MAX];
     if (add->trusted)
         return STAGE_DONE;
-    int err = resolver_lookup(add->host, add->port, deadline_in(health_timeout_ms(&add->spec)),
-                              &address);
+    int err =
+        resolver_lookup(add->host, add->port, deadline_in(health_timeout_ms(&add->spec)), &address);
     if (err == -ECANCELED)
         return err;
     if (err == 0 && worker_address_check(settings, add->host, &address, fault))
@@ -99,8 +99,8 @@ static FIBER_FN int stage_detect(struct job *job, struct add_job *add) {
         add->detect_until = deadline_in(settings->startup_timeout_s * 1000);
     struct arena *scratch = arena_new();
     struct str why = STR("");
-    deadline_ms deadline = deadline_sooner(deadline_in(health_timeout_ms(&add->spec)),
-                                           job_deadline(job));
+    deadline_ms deadline =
+        deadline_sooner(deadline_in(health_timeout_ms(&add->spec)), job_deadline(job));
     int err = health_probe(scratch, add->peer, add->base_path, add->auth_line, deadline, &why);
     int result = STAGE_DONE;
     if (err)
@@ -111,9 +111,9 @@ static FIBER_FN int stage_detect(struct job *job, struct add_job *add) {
 
 static FIBER_FN int stage_discover(struct job *job, struct add_job *add) {
     job_note(job, "asking the worker for its capabilities");
-    int err = discover_worker(add->arena, add->peer, add->base_path, add->auth_line,
-                              add->entry->url, deadline_in(DISCOVERY_MS), &add->entry->faults,
-                              &add->found);
+    int err =
+        discover_worker(add->arena, add->peer, add->base_path, add->auth_line, add->entry->url,
+                        deadline_in(DISCOVERY_MS), &add->entry->faults, &add->found);
     if (err == -ECANCELED)
         return err;
     if (err && ++add->discoveries < DISCOVERIES)
@@ -151,16 +151,16 @@ static FIBER_FN int stage_register(struct job *job, struct add_job *add) {
     int err = put_in(entry, &add->spec, &add->found, true);
     if (err)
         return err;
-    log_info("fleet", is_new ? "worker registered" : "worker replaced",
-             F_STR("worker", entry->url), F_CSTR("id", entry->id),
-             F_STR("model", entry->worker->model_id), F_STR("runtime", entry->worker->runtime),
+    log_info("fleet", is_new ? "worker registered" : "worker replaced", F_STR("worker", entry->url),
+             F_CSTR("id", entry->id), F_STR("model", entry->worker->model_id),
+             F_STR("runtime", entry->worker->runtime),
              F_INT("workers", (int64_t)roster_live_count()));
     return 0;
 }
 
 static FIBER_FN int (*const stages[])(struct job *job, struct add_job *add) = {
-    stage_delay, stage_conflict, stage_address, stage_detect, stage_discover, stage_conflict,
-    stage_register};
+    stage_delay,    stage_conflict, stage_address, stage_detect,
+    stage_discover, stage_conflict, stage_register};
 
 static FIBER_FN int add_step(struct job *job, void *state) {
     struct add_job *add = state;
@@ -194,11 +194,13 @@ static void add_ended(void *state, int result) {
     arena_free(add->arena); /* the job's state lies in it */
 }
 
-/* How often a worker is probed before it is given up: as often as was asked for, else as fits the time. */
+/* How often a worker is probed before it is given up: as often as was asked for, else as fits
+ * the time. */
 static int64_t detect_attempts(const struct worker_spec *spec) {
     if (spec->max_connection_attempts != FIELD_UNSET)
         return spec->max_connection_attempts;
-    int64_t interval = settings->startup_check_interval_s > 0 ? settings->startup_check_interval_s : 1;
+    int64_t interval =
+        settings->startup_check_interval_s > 0 ? settings->startup_check_interval_s : 1;
     int64_t fit = (settings->startup_timeout_s * 9 + interval * 10 - 1) / (interval * 10);
     return fit > 3 ? fit : 3;
 }
@@ -263,7 +265,7 @@ void lifecycle_add_listed(struct str url) {
                  F_STR("worker", url));
 }
 
-/* --- updating -------------------------------------------------------------------------------------- */
+/* --- updating -------------------------------------------------------------------------------- */
 
 struct update_job {
     struct arena *arena;
@@ -278,8 +280,7 @@ static FIBER_FN int patch_step(struct job *job, void *state) {
     struct spec_fault fault;
     struct worker *worker = update->entry->worker;
     if (worker == NULL)
-        return job_fail(job, -ENOENT, "worker %.*s is not registered",
-                        STR_ARG(update->entry->url));
+        return job_fail(job, -ENOENT, "worker %.*s is not registered", STR_ARG(update->entry->url));
     if (worker_spec_patch(update->arena, worker->spec, update->body, &spec, &fault))
         return job_fail(job, -EINVAL, "%.*s", STR_ARG(fault.message));
     int err = put_in(update->entry, &spec, worker->found, false);
@@ -311,7 +312,8 @@ static FIBER_FN int rediscover_step(struct job *job, void *state) {
     return err == -EHOSTUNREACH ? 0 : err;
 }
 
-/* Whatever came out of asking a worker that is back: its probes are good, so requests may go to it. */
+/* Whatever came out of asking a worker that is back: its probes are good, so requests may go to
+ * it. */
 static void update_ended(void *state, int result) {
     struct update_job *update = state;
     struct roster_entry *entry = update->entry;
@@ -345,7 +347,7 @@ FIBER_FN int lifecycle_update(struct roster_entry *entry, struct str body) {
     return or_drop(&options, jobs_submit(&options));
 }
 
-/* --- removing ---------------------------------------------------------------------------------------- */
+/* --- removing -------------------------------------------------------------------------------- */
 
 struct remove_job {
     struct roster_entry *entry; /* pinned */
@@ -419,7 +421,7 @@ FIBER_FN int lifecycle_remove(struct roster_entry *entry, uint64_t revision,
     return or_drop(&options, jobs_submit(&options));
 }
 
-/* --- health -------------------------------------------------------------------------------------------- */
+/* --- health ---------------------------------------------------------------------------------- */
 
 static void came_back(struct roster_entry *entry, enum worker_status from) {
     struct job_options options = update_options(entry, STR_NONE);

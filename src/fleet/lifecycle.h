@@ -1,5 +1,6 @@
-/* What happens to a worker between its first mention and its end: the jobs that add, update and remove it (spec
- * 02 sections 4.2 to 4.8), and what follows from a change of its health. Control loop only. */
+/* What happens to a worker between its first mention and its end: the jobs that add, update and
+ * remove it (spec 02 sections 4.2 to 4.8), and what follows from a change of its health. Control
+ * loop only. */
 #pragma once
 
 #include "fleet/jobs.h"
@@ -33,5 +34,6 @@ FIBER_FN int lifecycle_update(struct roster_entry *entry, struct str body);
 /* Drops what is still being added under this URL first. `revision` 0: whichever is registered. */
 FIBER_FN int lifecycle_remove(struct roster_entry *entry, uint64_t revision,
                               struct job_watch *watch);
-/* A worker of the command line: not bound by the queue's capacity, tried again when its start failed. */
+/* A worker of the command line: not bound by the queue's capacity, tried again when its start
+ * failed. */
 void lifecycle_add_listed(struct str url);

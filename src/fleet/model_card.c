@@ -1,17 +1,18 @@
-/* See model_card.h. Capabilities come as a list of names or as the bit field of the peers; the names of the
- * table are the bits in order. */
+/* See model_card.h. Capabilities come as a list of names or as the bit field of the peers; the
+ * names of the table are the bits in order. */
 #include "fleet/model_card.h"
 
 #include <errno.h>
 
 enum { ID_MAX = 512, PATH_MAX_BYTES = 4096, TEMPLATE_MAX = 262144, METADATA_MAX = 65536 };
 
-static const char *const capability_names[] = {"chat",     "completions", "responses",
-                                               "embeddings", "rerank",    "generate",
-                                               "vision",   "tools",       "reasoning"};
+static const char *const capability_names[] = {"chat",       "completions", "responses",
+                                               "embeddings", "rerank",      "generate",
+                                               "vision",     "tools",       "reasoning"};
 enum { CAPABILITIES = sizeof capability_names / sizeof *capability_names };
 
-#define ROW(field, kind, max) {#field, kind, 0, offsetof(struct model_card, field), 0, max}
+#define ROW(field, kind, max)                                                                      \
+    { #field, kind, 0, offsetof(struct model_card, field), 0, max }
 static const struct field rows[] = {
     ROW(display_name, FIELD_TEXT, ID_MAX),
     ROW(aliases, FIELD_TEXTS, 64),

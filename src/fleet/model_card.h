@@ -1,5 +1,5 @@
-/* What is known of a model that a worker serves (spec 02 section 1.3). A plain value; its texts live in the
- * memory of whoever made it. Nothing parks. */
+/* What is known of a model that a worker serves (spec 02 section 1.3). A plain value; its texts
+ * live in the memory of whoever made it. Nothing parks. */
 #pragma once
 
 #include "fleet/fields.h"
@@ -30,7 +30,8 @@ struct model_card {
 extern const struct field_table model_card_fields;
 
 struct model_card model_card_empty(void);
-/* Reads one element of `models`; `prefix` names it in messages ("models[0]."). 0, or -EINVAL with *fault. */
+/* Reads one element of `models`; `prefix` names it in messages ("models[0]."). 0, or -EINVAL
+ * with *fault. */
 int model_card_read(struct arena *arena, yyjson_val *value, const char *prefix,
                     struct model_card *out, struct str *fault) MUST_CHECK;
 struct model_card model_card_copy(struct arena *arena, const struct model_card *card);

@@ -1,10 +1,11 @@
-/* The table of policies, and the frame that all share: filter, pick, count. Candidates stand in an array of the
- * thread's own that only grows, so that a choice costs one pass over the workers and no allocation. */
+/* The table of policies, and the frame that all share: filter, pick, count. Candidates stand in
+ * an array of the thread's own that only grows, so that a choice costs one pass over the workers
+ * and no allocation. */
 #include "fleet/policy.h"
 
 #include <pthread.h>
 
-#include "base/clock.h"
+#include "io/loop.h"
 #include "base/panic.h"
 #include "fleet/fleet.h"
 #include "fleet/policies/policies.h"
@@ -32,7 +33,7 @@ struct policy {
 
 static _Atomic unsigned in_use;
 
-/* --- the table ---------------------------------------------------------------------------------- */
+/* --- the table ------------------------------------------------------------------------------- */
 
 /* Equal without case and without '_'. */
 static bool same_name(struct str a, struct str b) {
@@ -96,7 +97,7 @@ void policy_free(struct policy *policy) {
 
 const char *policy_name(const struct policy *policy) { return policy->ops->name; }
 
-/* --- candidates ------------------------------------------------------------------------------------ */
+/* --- candidates ------------------------------------------------------------------------------ */
 
 static _Thread_local struct {
     struct worker **items;
@@ -162,7 +163,7 @@ static size_t gather(const struct fleet_group *group, struct filter *filter,
     return count;
 }
 
-/* --- choosing ------------------------------------------------------------------------------------------ */
+/* --- choosing -------------------------------------------------------------------------------- */
 
 static void count_choice(const struct policy *policy, struct worker *worker) {
     atomic_fetch_add_explicit(&worker->run->processed, 1, memory_order_relaxed);
@@ -185,7 +186,7 @@ static void pick(struct policy *policy, struct worker *const *candidates, size_t
 void policy_choose(struct policy *policy, enum worker_role role, const struct facts *facts,
                    struct worker *const *tried, size_t tried_count, bool dry, struct choice *out) {
     const struct fleet_group *group = &fleet_now()->by_role[role];
-    struct filter filter = {tried, tried ? tried_count : 0, clock_ms(), 0, NULL};
+    struct filter filter = {tried, tried ? tried_count : 0, loop_now_ms(), 0, NULL};
     struct worker **candidates = scratch_for(group->count);
     *out = (struct choice){.reason = "none"};
     out->candidates = gather(group, &filter, candidates);

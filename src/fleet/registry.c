@@ -1,6 +1,7 @@
-/* Each public call packs its arguments, hops to the control loop and runs one function there. The caller's
- * arena is used over there meanwhile: its fiber is parked and cannot be cancelled out of a loop_call. Only
- * the legacy calls wait for a job, and they do so on their own loop, where they can be cancelled. */
+/* Each public call packs its arguments, hops to the control loop and runs one function there.
+ * The caller's arena is used over there meanwhile: its fiber is parked and cannot be cancelled
+ * out of a loop_call. Only the legacy calls wait for a job, and they do so on their own loop,
+ * where they can be cancelled. */
 #include "fleet/registry.h"
 
 #include <errno.h>
@@ -19,7 +20,8 @@
 
 static const struct fleet_settings *settings;
 
-/* Waiting for a job from another loop. The job tells it on the control loop; a message carries it home. */
+/* Waiting for a job from another loop. The job tells it on the control loop; a message carries
+ * it home. */
 struct waiting {
     struct job_watch watch;
     struct message message;
@@ -33,7 +35,8 @@ struct waiting {
 /* One call on its way. */
 struct ask {
     struct arena *arena;
-    struct str name, body; /* name: of the path, or the URL of a legacy call; body: or the API key, model */
+    struct str name,
+        body; /* name: of the path, or the URL of a legacy call; body: or the API key, model */
     struct waiting *waiting;
     struct registry_answer *out;
 };
@@ -58,7 +61,7 @@ static const struct {
 int registry_status(enum registry_verdict verdict) { return verdicts[verdict].status; }
 const char *registry_code(enum registry_verdict verdict) { return verdicts[verdict].code; }
 
-/* --- answers ---------------------------------------------------------------------------------------- */
+/* --- answers --------------------------------------------------------------------------------- */
 
 static void answer(struct ask *ask, enum registry_verdict verdict, struct str message) {
     ask->out->verdict = verdict;
@@ -96,7 +99,7 @@ static bool open_ask(struct ask *ask) {
     return false;
 }
 
-/* --- finding ------------------------------------------------------------------------------------------ */
+/* --- finding --------------------------------------------------------------------------------- */
 
 static bool is_scheme_char(char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '+' ||
@@ -112,7 +115,8 @@ static size_t scheme_len(struct str text) {
     return is_url ? len : 0;
 }
 
-/* The URL as it was registered: "://" restored where a proxy has collapsed slashes, one trailing '/' dropped. */
+/* The URL as it was registered: "://" restored where a proxy has collapsed slashes, one trailing
+ * '/' dropped. */
 static struct str restore_url(struct arena *arena, struct str text) {
     size_t scheme = scheme_len(text);
     struct str rest = str_skip(text, scheme + 2);
@@ -123,11 +127,14 @@ static struct str restore_url(struct arena *arena, struct str text) {
     return arena_printf(arena, "%.*s://%.*s", (int)scheme, text.ptr, STR_ARG(rest));
 }
 
-/* Registered, on its way in, or failed a short while ago. */
+/* Registered, on its way in, or failed a short while ago; a removal that is about to end is none. */
 static bool is_known(const struct roster_entry *entry) {
     struct job_status status;
-    return entry != NULL && (entry->worker != NULL || entry->listed ||
-                             jobs_status(entry->url, &status));
+    if (entry == NULL)
+        return false;
+    if (entry->worker != NULL || entry->listed || jobs_busy(entry->url, JOB_ADD_WORKER))
+        return true;
+    return jobs_status(entry->url, &status) && status.kind != JOB_REMOVE_WORKER;
 }
 
 static struct roster_entry *find_without_scheme(struct ask *ask, struct str text) {
@@ -172,9 +179,10 @@ static struct roster_entry *find_by_path(struct ask *ask) {
     return find(ask, str_make(decoded, (size_t)len));
 }
 
-/* --- adding -------------------------------------------------------------------------------------------- */
+/* --- adding ---------------------------------------------------------------------------------- */
 
-/* Addresses that are given as such are refused at once; names are looked at when the job resolves them. */
+/* Addresses that are given as such are refused at once; names are looked at when the job
+ * resolves them. */
 static bool address_ok(struct ask *ask, const struct worker_spec *spec) {
     struct sockaddr_storage address;
     struct url url;
@@ -199,13 +207,14 @@ static FIBER_FN void add_new(struct ask *ask, const struct worker_spec *spec) {
     struct roster_entry *entry = roster_reserve(spec->url);
     answer_identity(ask, entry);
     if (is_taken(entry)) {
-        answer(ask, REGISTRY_EXISTS, arena_printf(ask->arena, "Worker %.*s already exists",
-                                                  STR_ARG(entry->url)));
+        answer(ask, REGISTRY_EXISTS,
+               arena_printf(ask->arena, "Worker %.*s already exists", STR_ARG(entry->url)));
         return;
     }
     if (settings->api_key != NULL && spec->api_key.len == 0)
-        log_warn("fleet", "a worker is added without api_key although the gateway has one: it is "
-                          "called without",
+        log_warn("fleet",
+                 "a worker is added without api_key although the gateway has one: it is "
+                 "called without",
                  F_STR("worker", entry->url));
     struct add_order order = {.entry = entry,
                               .spec = spec,
@@ -248,7 +257,7 @@ static FIBER_FN int legacy_add_here(void *arg) {
     return 0;
 }
 
-/* --- changing and removing ------------------------------------------------------------------------------- */
+/* --- changing and removing ------------------------------------------------------------------- */
 
 static FIBER_FN void patch(struct ask *ask, struct roster_entry *entry) {
     struct worker_spec now, patched;
@@ -322,7 +331,7 @@ static FIBER_FN int legacy_remove_here(void *arg) {
     return 0;
 }
 
-/* --- showing ------------------------------------------------------------------------------------------------ */
+/* --- showing --------------------------------------------------------------------------------- */
 
 static void write_entry(struct json_writer *writer, const struct roster_entry *entry) {
     struct job_status status;
@@ -370,7 +379,7 @@ static int list_here(void *arg) {
     json_object(&writer);
     json_key(&writer, "workers");
     json_array(&writer);
-    list_for(item, roster_live()) {
+    list_for (item, roster_live()) {
         struct roster_entry *entry = container_of(item, struct roster_entry, link);
         if (ask->body.ptr != NULL && !worker_serves(entry->worker, ask->body))
             continue;
@@ -395,7 +404,7 @@ static int urls_here(void *arg) {
     json_object(&writer);
     json_key(&writer, "urls");
     json_array(&writer);
-    list_for(item, roster_live())
+    list_for (item, roster_live())
         json_string(&writer, container_of(item, struct roster_entry, link)->url);
     json_array_end(&writer);
     json_object_end(&writer);
@@ -403,7 +412,7 @@ static int urls_here(void *arg) {
     return 0;
 }
 
-/* --- waiting for a job ----------------------------------------------------------------------------------------- */
+/* --- waiting for a job ----------------------------------------------------------------------- */
 
 static void came_home(struct message *message) {
     struct waiting *waiting = container_of(message, struct waiting, message);
@@ -422,8 +431,9 @@ static void job_over(struct job_watch *watch, int result, struct str message) {
 
 static int stop_waiting_here(void *arg) { return jobs_unwatch(&((struct waiting *)arg)->watch); }
 
-/* The message may be on its way while we give up: its memory is ours until it has come. A wake that came when
- * the park had ended already is taken back, else the fiber's next park would end at once. */
+/* The message may be on its way while we give up: its memory is ours until it has come. A wake
+ * that came when the park had ended already is taken back, else the fiber's next park would end
+ * at once. */
 static FIBER_FN int wait_for_job(struct waiting *waiting, deadline_ms deadline) {
     int err = 0;
     waiting->parked = true;
@@ -454,8 +464,7 @@ static void answer_job(struct ask *ask, const struct waiting *waiting, struct st
 }
 
 static FIBER_FN void call_and_wait(struct ask *ask, int (*fn)(void *arg), const char *done) {
-    struct waiting waiting = {
-        .watch.over = job_over, .home = loop_here(), .fiber = fiber_self()};
+    struct waiting waiting = {.watch.over = job_over, .home = loop_here(), .fiber = fiber_self()};
     ask->waiting = &waiting;
     loop_call(loop_control(), fn, ask);
     if (ask->out->verdict != REGISTRY_DONE)
@@ -472,7 +481,7 @@ static FIBER_FN void call_and_wait(struct ask *ask, int (*fn)(void *arg), const 
                    arena_printf(ask->arena, "%s: %.*s", done, STR_ARG(ask->out->url)));
 }
 
-/* --- the interface ------------------------------------------------------------------------------------------------ */
+/* --- the interface --------------------------------------------------------------------------- */
 
 FIBER_FN void registry_post(struct arena *arena, struct str body, struct registry_answer *out) {
     struct ask ask = {.arena = arena, .body = body, .out = out};
@@ -523,7 +532,7 @@ FIBER_FN void registry_legacy_remove(struct arena *arena, struct str url,
     call_and_wait(&ask, legacy_remove_here, "Successfully removed worker");
 }
 
-/* --- start and stop -------------------------------------------------------------------------------------------------- */
+/* --- start and stop -------------------------------------------------------------------------- */
 
 static void add_listed(const char *text) {
     char fault[URL_FAULT_MAX];

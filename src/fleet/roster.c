@@ -1,6 +1,7 @@
-/* Entries are found by id and by URL through two maps. A change of membership marks the roster as dirty; one
- * publisher fiber builds a snapshot at most every ROSTER_PUBLISH_MS, waits until all loops show it, and wakes
- * those who wait for their change. Status is atomic in the worker, so it needs no publication. */
+/* Entries are found by id and by URL through two maps. A change of membership marks the roster
+ * as dirty; one publisher fiber builds a snapshot at most every ROSTER_PUBLISH_MS, waits until
+ * all loops show it, and wakes those who wait for their change. Status is atomic in the worker,
+ * so it needs no publication. */
 #include "fleet/roster.h"
 
 #include <errno.h>
@@ -36,16 +37,18 @@ static struct {
 static _Atomic size_t expected;
 
 bool roster_running(void) { return roster.running && !roster.stopping; }
-struct list *roster_live(void) { return &roster.live; }
+struct list *roster_live(void) {
+    return &roster.live;
+}
 size_t roster_live_count(void) { return roster.live_count; }
 size_t roster_expected(void) { return atomic_load_explicit(&expected, memory_order_relaxed); }
 
-/* --- publication ------------------------------------------------------------------------------- */
+/* --- publication ----------------------------------------------------------------------------- */
 
 static struct fleet *build(void) {
     struct worker **workers = mem_alloc((roster.live_count + 1) * sizeof *workers);
     size_t count = 0;
-    list_for(item, &roster.live)
+    list_for (item, &roster.live)
         workers[count++] = container_of(item, struct roster_entry, link)->worker;
     struct fleet *fleet = fleet_build(workers, count, roster.version);
     mem_free(workers);
@@ -113,9 +116,11 @@ FIBER_FN int roster_settle(void) {
     return settler.done && !roster.stopping ? 0 : -ECANCELED;
 }
 
-/* --- entries ------------------------------------------------------------------------------------- */
+/* --- entries --------------------------------------------------------------------------------- */
 
-struct roster_entry *roster_by_url(struct str url) { return map_get(&roster.by_url, url); }
+struct roster_entry *roster_by_url(struct str url) {
+    return map_get(&roster.by_url, url);
+}
 
 struct roster_entry *roster_by_id(struct str id) {
     char lower[UUID_LEN];
@@ -138,7 +143,7 @@ static bool forgettable(const struct roster_entry *entry) {
 }
 
 static void forget_oldest(void) {
-    list_for(item, &roster.reserved) {
+    list_for (item, &roster.reserved) {
         struct roster_entry *entry = container_of(item, struct roster_entry, link);
         if (!forgettable(entry))
             continue;
@@ -192,7 +197,7 @@ void roster_adding(struct roster_entry *entry, int delta) {
     recount(entry);
 }
 
-/* --- membership -------------------------------------------------------------------------------------- */
+/* --- membership ------------------------------------------------------------------------------ */
 
 uint32_t roster_take_index(void) {
     if (roster.free_indexes.len > 0)
@@ -266,7 +271,7 @@ void roster_set_status(struct roster_entry *entry, enum worker_status status) {
            F_CSTR("from", worker_status_name(before)), F_CSTR("to", worker_status_name(status)));
 }
 
-/* --- start and stop ------------------------------------------------------------------------------------ */
+/* --- start and stop -------------------------------------------------------------------------- */
 
 void roster_start(void) {
     assert_always(!roster.running);

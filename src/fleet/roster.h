@@ -1,6 +1,6 @@
-/* Who exists: one entry per URL that was ever added, with its reserved id; the registered ones in order, and
- * the publication of the fleet's snapshot. Internal to the fleet's control side (registry.h is the interface
- * of the house). Control loop only. */
+/* Who exists: one entry per URL that was ever added, with its reserved id; the registered ones
+ * in order, and the publication of the fleet's snapshot. Internal to the fleet's control side
+ * (registry.h is the interface of the house). Control loop only. */
 #pragma once
 
 #include "base/rand.h"
@@ -9,7 +9,8 @@
 #include "io/fiber.h"
 #include "io/timer.h"
 
-/* Publications are at least so far apart, so that a burst of changes costs one array, not one each. */
+/* Publications are at least so far apart, so that a burst of changes costs one array, not one
+ * each. */
 #define ROSTER_PUBLISH_MS 10
 /* Reserved ids of workers that are gone: the oldest is forgotten past this. */
 #define ROSTER_RESERVED_MAX 16384
@@ -59,8 +60,8 @@ void roster_unpin(struct roster_entry *entry);
 
 /* A small number for a new worker (its index), given back by roster_leave. */
 uint32_t roster_take_index(void);
-/* Registers a worker, or puts a new version in the place of the old one; takes the reference over. The
- * revision of both is the worker's. */
+/* Registers a worker, or puts a new version in the place of the old one; takes the reference
+ * over. The revision of both is the worker's. */
 void roster_enter(struct roster_entry *entry, struct worker *worker);
 /* Takes the worker out; its id stays reserved. */
 void roster_leave(struct roster_entry *entry);

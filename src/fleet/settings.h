@@ -10,7 +10,7 @@
 struct fleet_settings {
     const char **worker_urls; /* NULL-terminated or `worker_url_count` long */
     size_t worker_url_count;
-    const char *api_key;      /* inherited by workers of the command line */
+    const char *api_key; /* inherited by workers of the command line */
     int64_t startup_timeout_s, startup_check_interval_s, startup_delay_s;
     struct {
         int failure_threshold, success_threshold;
@@ -21,7 +21,7 @@ struct fleet_settings {
     int64_t drain_settle_s;
     struct breaker_options breaker;
     bool cb_fail_open;
-    const char *policy;       /* name as given */
+    const char *policy; /* name as given */
     size_t upstream_idle_per_worker;
     int64_t upstream_idle_ms; /* 4,000 */
     int64_t connect_timeout_s;

@@ -1,5 +1,5 @@
-/* Addresses are compared as 16 bytes, IPv4 in its mapped form, so that ::ffff:169.254.169.254 is seen for
- * what it is. Blocks are a table. */
+/* Addresses are compared as 16 bytes, IPv4 in its mapped form, so that ::ffff:169.254.169.254 is
+ * seen for what it is. Blocks are a table. */
 #include "fleet/url_guard.h"
 
 #include <arpa/inet.h>
@@ -10,7 +10,7 @@
 #define GRPC_LATER "gRPC workers come with a later issue (the gRPC issue)"
 #define IPC_LATER "ipc:// workers come with a later issue (the gRPC issue)"
 
-/* --- shape ------------------------------------------------------------------------------------ */
+/* --- shape ----------------------------------------------------------------------------------- */
 
 static size_t authority_start(struct str url) {
     ptrdiff_t mark = str_find(url, STR("://"));
@@ -32,8 +32,8 @@ static void printable(struct str url, char *out, size_t size) {
     size_t secret_end = userinfo_end(url);
     struct str head = str_head(str_head(url, authority_start(url)), secret_end ? 64 : 0);
     struct str tail = str_head(str_skip(url, secret_end), 200);
-    int len = snprintf(out, size, "%.*s%s%.*s", STR_ARG(head), secret_end ? "***@" : "",
-                       STR_ARG(tail));
+    int len =
+        snprintf(out, size, "%.*s%s%.*s", STR_ARG(head), secret_end ? "***@" : "", STR_ARG(tail));
     for (int i = 0; i < len && i < (int)size - 1; i++) {
         if (out[i] < 0x20 || out[i] > 0x7e)
             out[i] = '?';
@@ -52,11 +52,8 @@ static const struct {
     struct str scheme;
     const char *refusal;
 } schemes[] = {
-    {STR_INIT("http"), NULL},
-    {STR_INIT("https"), NULL},
-    {STR_INIT("grpc"), GRPC_LATER},
-    {STR_INIT("grpcs"), GRPC_LATER},
-    {STR_INIT("ipc"), IPC_LATER},
+    {STR_INIT("http"), NULL},        {STR_INIT("https"), NULL},    {STR_INIT("grpc"), GRPC_LATER},
+    {STR_INIT("grpcs"), GRPC_LATER}, {STR_INIT("ipc"), IPC_LATER},
 };
 
 static int check_scheme(struct str text, char *fault) {
@@ -107,7 +104,7 @@ int worker_url_check(struct str text, struct url *parsed, char *fault) {
 }
 _Static_assert(WORKER_URL_MAX == 2048, "the message above names the limit");
 
-/* --- addresses ---------------------------------------------------------------------------------- */
+/* --- addresses ------------------------------------------------------------------------------- */
 
 struct block {
     unsigned char bytes[16];
@@ -170,11 +167,16 @@ static const struct {
     const char *block;
     enum reach reach;
 } special_blocks[] = {
-    {"169.254.0.0/16", REACH_LINK_LOCAL}, {"fe80::/10", REACH_LINK_LOCAL},
-    {"0.0.0.0/8", REACH_PRIVATE},         {"10.0.0.0/8", REACH_PRIVATE},
-    {"100.64.0.0/10", REACH_PRIVATE},     {"127.0.0.0/8", REACH_PRIVATE},
-    {"172.16.0.0/12", REACH_PRIVATE},     {"192.168.0.0/16", REACH_PRIVATE},
-    {"::/128", REACH_PRIVATE},            {"::1/128", REACH_PRIVATE},
+    {"169.254.0.0/16", REACH_LINK_LOCAL},
+    {"fe80::/10", REACH_LINK_LOCAL},
+    {"0.0.0.0/8", REACH_PRIVATE},
+    {"10.0.0.0/8", REACH_PRIVATE},
+    {"100.64.0.0/10", REACH_PRIVATE},
+    {"127.0.0.0/8", REACH_PRIVATE},
+    {"172.16.0.0/12", REACH_PRIVATE},
+    {"192.168.0.0/16", REACH_PRIVATE},
+    {"::/128", REACH_PRIVATE},
+    {"::1/128", REACH_PRIVATE},
     {"fc00::/7", REACH_PRIVATE},
 };
 

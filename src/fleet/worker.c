@@ -1,5 +1,5 @@
-/* References, the run-time block and the load guard. The gauges of load are not touched per request: they are
- * set from the counters when somebody scrapes (fleet.c). */
+/* References, the run-time block and the load guard. The gauges of load are not touched per
+ * request: they are set from the counters when somebody scrapes (fleet.c). */
 #include "fleet/worker.h"
 
 #include "base/clock.h"
@@ -20,7 +20,7 @@ const char *worker_mode_name(enum worker_mode mode) { return mode_names[mode]; }
 void worker_fail_open(bool on) { atomic_store(&fail_open, on); }
 bool worker_fails_open(void) { return atomic_load_explicit(&fail_open, memory_order_relaxed); }
 
-/* --- references ------------------------------------------------------------------------------- */
+/* --- references ------------------------------------------------------------------------------ */
 
 static void take(_Atomic uint32_t *refs) {
     uint32_t before = atomic_fetch_add_explicit(refs, 1, memory_order_relaxed);
@@ -56,7 +56,7 @@ void worker_unref(struct worker *worker) {
     arena_free(worker->arena); /* the worker lies in it */
 }
 
-/* --- the run-time block ------------------------------------------------------------------------ */
+/* --- the run-time block ---------------------------------------------------------------------- */
 
 struct worker_run *worker_run_new(struct str url, const struct breaker_options *options) {
     struct worker_run *run = mem_zalloc(sizeof *run);
@@ -93,11 +93,10 @@ void worker_run_unref(struct worker_run *run) {
     mem_free(run);
 }
 
-/* --- questions ---------------------------------------------------------------------------------- */
+/* --- questions ------------------------------------------------------------------------------- */
 
 bool worker_available(const struct worker *worker, int64_t now_ms) {
-    return worker_status(worker) == WORKER_READY &&
-           breaker_allows(&worker->run->breaker, now_ms);
+    return worker_status(worker) == WORKER_READY && breaker_allows(&worker->run->breaker, now_ms);
 }
 
 struct str worker_label(const struct worker *worker, const char *key) {
@@ -117,12 +116,12 @@ bool worker_serves(const struct worker *worker, struct str model) {
     return worker->model_count == 0;
 }
 
-/* --- the load guard ------------------------------------------------------------------------------ */
+/* --- the load guard -------------------------------------------------------------------------- */
 
 bool worker_guard_begin(struct worker_guard *guard, struct worker *worker, int64_t tokens) {
     struct worker_run *run = worker->run;
     *guard = (struct worker_guard){.outcome = BREAKER_NEUTRAL};
-    uint32_t ticket = breaker_enter(&run->breaker, clock_ms());
+    uint32_t ticket = breaker_enter(&run->breaker, loop_now_ms());
     if (ticket == 0 && !worker_fails_open())
         return false;
     atomic_fetch_add_explicit(&run->load, 1, memory_order_relaxed);
@@ -144,6 +143,6 @@ void worker_guard_end(struct worker_guard *guard) {
     assert_always(before > 0);
     if (guard->tokens != 0)
         atomic_fetch_sub_explicit(&run->tokens, guard->tokens, memory_order_relaxed);
-    breaker_record(&run->breaker, guard->ticket, guard->outcome, clock_ms());
+    breaker_record(&run->breaker, guard->ticket, guard->outcome, loop_now_ms());
     worker_unref(worker);
 }

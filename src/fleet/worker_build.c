@@ -1,5 +1,5 @@
-/* See worker_build.h. Every text of a worker lives in the worker's own arena, so old and new versions never
- * share memory, only the counted run-time block and the counted peer. */
+/* See worker_build.h. Every text of a worker lives in the worker's own arena, so old and new
+ * versions never share memory, only the counted run-time block and the counted peer. */
 #include "fleet/worker_build.h"
 
 #include "base/clock.h"
@@ -90,7 +90,8 @@ static struct str named_by_labels(const struct worker *worker) {
     return STR("");
 }
 
-/* Cards that were asked for stand as they are; else one is made of what was found and the flat fields. */
+/* Cards that were asked for stand as they are; else one is made of what was found and the flat
+ * fields. */
 static void set_models(struct worker *worker) {
     const struct worker_spec *spec = worker->spec;
     worker->models = spec->models;

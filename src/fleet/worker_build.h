@@ -1,16 +1,17 @@
-/* Makes worker objects: what was asked for and what was discovered become the one immutable struct that
- * requests read. Nothing parks. */
+/* Makes worker objects: what was asked for and what was discovered become the one immutable
+ * struct that requests read. Nothing parks. */
 #pragma once
 
 #include "fleet/discover.h"
 
 struct worker_plan {
-    const char *id;                 /* UUID text */
+    const char *id; /* UUID text */
     uint64_t revision;
     uint32_t index;
     const struct worker_spec *spec; /* copied */
     const struct discovery *found;  /* copied; NULL: nothing is known */
-    const struct worker *old;       /* the version that it replaces, or NULL: its run-time block is shared, and
+    const struct worker
+        *old; /* the version that it replaces, or NULL: its run-time block is shared, and
                                        its connections when the pool options are the same */
     const struct fleet_settings *settings;
 };

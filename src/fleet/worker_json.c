@@ -18,8 +18,7 @@ static void write_job(struct json_writer *writer, const struct job_status *job) 
     json_object_end(writer);
 }
 
-static void write_labels(struct json_writer *writer, const char *key,
-                         const struct worker *worker) {
+static void write_labels(struct json_writer *writer, const char *key, const struct worker *worker) {
     json_key(writer, key);
     json_object(writer);
     for (size_t i = 0; i < worker->label_count; i++) {

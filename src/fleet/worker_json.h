@@ -1,4 +1,5 @@
-/* WorkerInfo (spec 01 section 3.1): the union of both generations of the shape. Keys are never in it. */
+/* WorkerInfo (spec 01 section 3.1): the union of both generations of the shape. Keys are never
+ * in it. */
 #pragma once
 
 #include "fleet/jobs.h"

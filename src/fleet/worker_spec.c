@@ -1,6 +1,6 @@
-/* Most fields are rows of tables (fields.h); here are the tables, and the few fields that are more than a
- * range. Names of the flat generation are rows that point at the same member as the nested ones and are
- * read first, so that the nested name wins when a body has both. */
+/* Most fields are rows of tables (fields.h); here are the tables, and the few fields that are
+ * more than a range. Names of the flat generation are rows that point at the same member as the
+ * nested ones and are read first, so that the nested name wins when a body has both. */
 #include "fleet/worker_spec.h"
 
 #include <errno.h>
@@ -21,7 +21,7 @@ enum {
 
 #define AT(member) offsetof(struct worker_spec, member)
 #define FLAT_HEALTH(key, member, min, max)                                                         \
-    {#key, FIELD_INT, FIELD_HIDDEN, AT(health.member), min, max}
+    { #key, FIELD_INT, FIELD_HIDDEN, AT(health.member), min, max }
 static const struct field legacy_rows[] = {
     FLAT_HEALTH(health_check_timeout_secs, timeout_secs, 1, SECS_MAX),
     FLAT_HEALTH(health_check_interval_secs, check_interval_secs, 1, SECS_MAX),
@@ -78,7 +78,8 @@ static const struct field resilience_rows[] = {
     {"cb_window_secs", FIELD_INT, 0, AT(resilience.cb_window_secs), 1, SECS_MAX},
     {"disable_circuit_breaker", FIELD_BOOL, 0, AT(resilience.disable_circuit_breaker), 0, 0},
 };
-#define TABLE(prefix, rows) {prefix, rows, sizeof rows / sizeof *rows}
+#define TABLE(prefix, rows)                                                                        \
+    { prefix, rows, sizeof rows / sizeof *rows }
 static const struct field_table legacy_table = TABLE("", legacy_rows);
 static const struct field_table top_table = TABLE("", top_rows);
 /* Nested objects: the member's name is the prefix without its dot. */
@@ -123,7 +124,7 @@ static const struct {
                  {STR_INIT("claude"), STR_INIT("anthropic")},
                  {STR_INIT("google"), STR_INIT("gemini")}};
 
-/* --- faults ------------------------------------------------------------------------------------- */
+/* --- faults ---------------------------------------------------------------------------------- */
 
 static int bad_json(struct spec_fault *fault, struct str message) {
     *fault = (struct spec_fault){SPEC_BAD_JSON, message};
@@ -136,7 +137,7 @@ static int bad_field(struct arena *arena, struct spec_fault *fault, const char *
     return field_fault(arena, &fault->message, "", key, reason);
 }
 
-/* --- single fields ------------------------------------------------------------------------------- */
+/* --- single fields --------------------------------------------------------------------------- */
 
 static yyjson_val *given(yyjson_val *object, const char *key) {
     yyjson_val *value = json_get(object, key);
@@ -339,7 +340,7 @@ static int read_url(struct arena *arena, yyjson_val *object, struct worker_spec 
     return 0;
 }
 
-/* --- whole bodies -------------------------------------------------------------------------------- */
+/* --- whole bodies ---------------------------------------------------------------------------- */
 
 static int read_body(struct arena *arena, struct str body, yyjson_val **object,
                      struct spec_fault *fault) {
@@ -448,7 +449,7 @@ void worker_spec_copy(struct arena *arena, const struct worker_spec *from, struc
     copy_codes(arena, &to->resilience);
 }
 
-/* --- showing -------------------------------------------------------------------------------------- */
+/* --- showing --------------------------------------------------------------------------------- */
 
 static void write_codes(struct json_writer *writer, const struct worker_resilience_spec *spec) {
     json_key(writer, "retryable_status_codes");
@@ -471,7 +472,8 @@ static void write_nested(struct json_writer *writer, int i, const struct worker_
 }
 
 void worker_spec_write(struct json_writer *writer, const struct worker_spec *spec) {
-    json_kv_int(writer, "priority", spec->priority == FIELD_UNSET ? WORKER_PRIORITY : spec->priority);
+    json_kv_int(writer, "priority",
+                spec->priority == FIELD_UNSET ? WORKER_PRIORITY : spec->priority);
     json_kv_double(writer, "cost", isnan(spec->cost) ? WORKER_COST : spec->cost);
     json_kv_int(writer, "max_connection_attempts",
                 spec->max_connection_attempts == FIELD_UNSET ? WORKER_CONNECTION_ATTEMPTS
@@ -481,7 +483,7 @@ void worker_spec_write(struct json_writer *writer, const struct worker_spec *spe
         write_nested(writer, i, spec);
 }
 
-/* --- what holds ------------------------------------------------------------------------------------ */
+/* --- what holds ------------------------------------------------------------------------------ */
 
 static int64_t or_else(int64_t own, int64_t gateway) { return own == FIELD_UNSET ? gateway : own; }
 

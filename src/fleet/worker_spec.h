@@ -1,6 +1,7 @@
-/* What was asked for when a worker was added (spec 02 section 1.2, 01 section 3.1): the JSON of POST, PUT
- * and PATCH /workers in both generations of field names, checked. What the worker itself reported is not
- * in here (discover.h), so that an update or a new discovery never takes one for the other. Nothing parks. */
+/* What was asked for when a worker was added (spec 02 section 1.2, 01 section 3.1): the JSON of
+ * POST, PUT and PATCH /workers in both generations of field names, checked. What the worker
+ * itself reported is not in here (discover.h), so that an update or a new discovery never takes
+ * one for the other. Nothing parks. */
 #pragma once
 
 #include "fleet/model_card.h"
@@ -66,8 +67,8 @@ void worker_spec_init(struct worker_spec *spec, struct str url);
 /* Reads a body with `url` (POST, PUT). Texts live in `arena`. 0, or -EINVAL with *fault. */
 int worker_spec_read(struct arena *arena, struct str body, struct worker_spec *out,
                      struct spec_fault *fault) MUST_CHECK;
-/* Reads an update (PATCH: priority, cost, labels, api_key, health) on top of `old`: copy, then modify. All
- * of *out lives in `arena`. 0, or -EINVAL with *fault. */
+/* Reads an update (PATCH: priority, cost, labels, api_key, health) on top of `old`: copy, then
+ * modify. All of *out lives in `arena`. 0, or -EINVAL with *fault. */
 int worker_spec_patch(struct arena *arena, const struct worker_spec *old, struct str body,
                       struct worker_spec *out, struct spec_fault *fault) MUST_CHECK;
 /* True when the body is an object with a member `url`. */
@@ -85,6 +86,5 @@ struct worker_label *worker_labels_copy(struct arena *arena, const struct worker
 /* What holds for this worker: its own values, else the gateway's. */
 struct breaker_options worker_spec_breaker(const struct worker_spec *spec,
                                            const struct fleet_settings *settings);
-int64_t worker_spec_drain_ms(const struct worker_spec *spec,
-                             const struct fleet_settings *settings);
+int64_t worker_spec_drain_ms(const struct worker_spec *spec, const struct fleet_settings *settings);
 bool worker_spec_unprobed(const struct worker_spec *spec, const struct fleet_settings *settings);

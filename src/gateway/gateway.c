@@ -132,7 +132,7 @@ static struct request *request_new(struct gateway *gateway, struct exchange *exc
                                 .exchange = exchange,
                                 .http = exchange_request(exchange),
                                 .arena = arena,
-                                .deadline = deadline_in(gateway->settings->request_timeout_ms)};
+                                .deadline = loop_now_ms() + gateway->settings->request_timeout_ms};
     identity_set(request);
     identity_cors(request);
     return request;

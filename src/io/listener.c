@@ -19,6 +19,7 @@
 #define BACKLOG 4096
 #define ACCEPT_BATCH 32
 #define PAUSE_PERCENT 97
+#define PAUSE_LOG_MS 1000
 #define RETRY_MS 100 /* after EMFILE */
 
 struct acceptor {
@@ -79,10 +80,8 @@ void descriptors_raise(uint64_t *before, uint64_t *now) {
     atomic_store(&limits.reserve, open("/dev/null", O_RDONLY | O_CLOEXEC));
 }
 
-void descriptors_count(int delta) { atomic_fetch_add(&limits.descriptors, (uint64_t)(int64_t)delta); }
 uint64_t descriptors_in_use(void) { return atomic_load(&limits.descriptors); }
 uint64_t descriptors_limit(void) { return atomic_load(&limits.max_descriptors); }
-void listener_limit(uint64_t max_connections) { atomic_store(&limits.max_connections, max_connections); }
 bool listener_paused(void) { return atomic_load(&limits.paused); }
 uint64_t listener_pauses(void) { return atomic_load(&limits.pauses); }
 
@@ -105,7 +104,7 @@ static bool limit_reached(void) {
     if (max > 0 && atomic_load(&limits.connections) >= max)
         return true;
     uint64_t all = atomic_load(&limits.max_descriptors);
-    return all != UINT64_MAX && atomic_load(&limits.descriptors) >= all / 100 * PAUSE_PERCENT;
+    return all != UINT64_MAX && atomic_load(&limits.descriptors) * 100 >= all * PAUSE_PERCENT;
 }
 
 /* --- pausing --- */
@@ -123,10 +122,19 @@ static void unwatch(struct acceptor *acceptor) {
     acceptor->watching = false;
 }
 
+/* At the limit every close lets one connection in and is followed by a pause. */
+static bool pause_worth_a_line(void) {
+    static _Atomic int64_t last;
+    int64_t now = clock_ms(), seen = atomic_load(&last);
+    return now - seen >= PAUSE_LOG_MS && atomic_compare_exchange_strong(&last, &seen, now);
+}
+
 static void pause_begin(void) {
     if (atomic_exchange(&limits.paused, true))
         return;
     atomic_fetch_add(&limits.pauses, 1);
+    if (!pause_worth_a_line())
+        return;
     log_warn("io", "accepting pauses: limit reached, new connections wait",
              F_INT("connections", (int64_t)atomic_load(&limits.connections)),
              F_INT("descriptors", (int64_t)atomic_load(&limits.descriptors)));
@@ -143,19 +151,35 @@ static void pause_end(void) {
     bool paused = true;
     if (limit_reached() || !atomic_compare_exchange_strong(&limits.paused, &paused, false))
         return;
-    for (unsigned i = 1; i < loops_count(); i++) {
+    for (unsigned i = 0; i < loops_count(); i++) {
         struct message *message = mem_alloc(sizeof *message);
         message->run = resume_here;
         loop_post(loop_at(i), message);
     }
 }
 
+/* Called after a count or limit has changed. The look at `paused` must not move before that change: accept_one
+ * sets it first and then looks at the counts once more. */
+static void pause_review(void) {
+    if (atomic_load(&limits.paused))
+        pause_end();
+}
+
 void listener_connection_closed(void) {
     atomic_fetch_sub(&loop_here()->stats.connections, 1);
     atomic_fetch_sub(&limits.connections, 1);
     atomic_fetch_sub(&limits.descriptors, 1);
-    if (atomic_load_explicit(&limits.paused, memory_order_relaxed))
-        pause_end();
+    pause_review();
+}
+
+void descriptors_count(int delta) {
+    atomic_fetch_add(&limits.descriptors, (uint64_t)(int64_t)delta);
+    pause_review();
+}
+
+void listener_limit(uint64_t max_connections) {
+    atomic_store(&limits.max_connections, max_connections);
+    pause_review();
 }
 
 /* --- accepting --- */
@@ -260,18 +284,24 @@ static uint16_t port_of(int fd) {
                                                : ((struct sockaddr_in *)&address)->sin_port);
 }
 
+/* "localhost" may have an IPv6 address that this machine has not. */
+static bool not_here(int rc) { return rc == -EADDRNOTAVAIL || rc == -EAFNOSUPPORT; }
+
 static int bind_all(struct listener *listener, const struct addrinfo *list) {
-    int rc = -EADDRNOTAVAIL;
+    int absent = -EADDRNOTAVAIL;
     for (const struct addrinfo *address = list; address != NULL; address = address->ai_next) {
-        int fd = -1;
-        rc = socket_listen(address, &fd);
+        int fd = -1, rc = socket_listen(address, &fd);
+        if (not_here(rc)) {
+            absent = rc;
+            continue;
+        }
         if (rc < 0)
             return rc;
         vec_push(&listener->fds, fd);
         if (listener->options.port == 0) /* one port for one address */
             break;
     }
-    return rc;
+    return listener->fds.len > 0 ? 0 : absent;
 }
 
 static void fds_close(struct listener *listener) {

@@ -22,7 +22,7 @@ static _Atomic bool stop_asked;
 
 struct loop_boot {
     struct loop *loop;
-    void (*start)(void *arg);
+    void (*set_up)(void *arg);
     void *arg;
 };
 
@@ -219,15 +219,15 @@ static void *loop_thread(void *arg) {
     mem_free(arg);
     here = boot.loop;
     uv_update_time(&here->uv);
-    if (boot.start != NULL)
-        boot.start(boot.arg);
+    if (boot.set_up != NULL)
+        boot.set_up(boot.arg);
     uv_run(&here->uv, UV_RUN_DEFAULT);
     return NULL;
 }
 
-static int thread_start(struct loop *loop, void (*start)(void *arg), void *arg) {
+static int thread_start(struct loop *loop, void (*set_up)(void *arg), void *arg) {
     struct loop_boot *boot = mem_alloc(sizeof *boot);
-    *boot = (struct loop_boot){loop, start, arg};
+    *boot = (struct loop_boot){loop, set_up, arg};
     sigset_t all, before;
     sigfillset(&all);
     sigdelset(&all, WATCHDOG_SIGNAL);
@@ -237,7 +237,7 @@ static int thread_start(struct loop *loop, void (*start)(void *arg), void *arg) 
     return -rc;
 }
 
-int loops_start(unsigned data_loops, void (*start)(void *arg), void *arg) {
+int loops_start(unsigned data_loops, void (*set_up)(void *arg), void *arg) {
     if (data_loops == 0 || data_loops >= LOOPS_MAX)
         return -EINVAL;
     atomic_store(&stop_asked, false);
@@ -247,7 +247,7 @@ int loops_start(unsigned data_loops, void (*start)(void *arg), void *arg) {
     here->thread = pthread_self();
     loop_total = data_loops + 1;
     for (unsigned i = 1; i <= data_loops; i++) {
-        int rc = thread_start(loops[i], start, arg);
+        int rc = thread_start(loops[i], set_up, arg);
         if (rc < 0)
             return rc;
     }

@@ -19,8 +19,8 @@
 struct loop;
 
 /* Makes the control loop on the calling thread and starts `data_loops` threads (>= 1), each running
- * `start(arg)` on its loop's stack before it turns (NULL: nothing). 0 or a negative errno. */
-int loops_start(unsigned data_loops, void (*start)(void *arg), void *arg) MUST_CHECK;
+ * `set_up(arg)` on its loop's stack before it turns (NULL: nothing). 0 or a negative errno. */
+int loops_start(unsigned data_loops, void (*set_up)(void *arg), void *arg) MUST_CHECK;
 /* Turns the control loop until loops_stop; then stops the data loops and joins their threads. */
 void loops_run(void);
 /* Ends loops_run; any thread. Fibers still alive are cancelled and given 2 s to unwind. */
@@ -62,7 +62,7 @@ void **loop_local(unsigned slot);
 
 /* Figures for metrics; read from any thread (relaxed). */
 struct loop_stats {
-    _Atomic uint64_t turns, stalls, busy_us;
+    _Atomic uint64_t turns, stalls;
     _Atomic uint64_t fibers, stack_high;
     _Atomic uint64_t connections; /* client connections, kept by listeners */
     _Atomic uint64_t upstream;    /* upstream connections, kept by the HTTP client */

@@ -15,10 +15,10 @@
 
 struct entry {
     uv_getaddrinfo_t request;
-    struct sockaddr_storage address; /* port not set */
+    struct resolver_addresses found; /* ports not set; none: not known */
     struct list waiters;
     int64_t looked_ms;
-    bool known, busy;
+    bool busy;
 };
 
 struct name_waiter {
@@ -64,13 +64,18 @@ int resolver_literal(struct str host, uint16_t port, struct sockaddr_storage *ou
     return 0;
 }
 
+static void found_take(struct resolver_addresses *found, const struct addrinfo *list) {
+    found->len = 0;
+    for (; list != NULL && found->len < RESOLVER_MAX; list = list->ai_next)
+        if (list->ai_family == AF_INET || list->ai_family == AF_INET6)
+            memcpy(&found->items[found->len++], list->ai_addr, list->ai_addrlen);
+}
+
 static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *result) {
     struct entry *entry = container_of(request, struct entry, request);
     loop_entered(request->loop->data);
-    if (status == 0 && result != NULL) {
-        memcpy(&entry->address, result->ai_addr, result->ai_addrlen);
-        entry->known = true;
-    }
+    if (status == 0 && result != NULL)
+        found_take(&entry->found, result);
     uv_freeaddrinfo(result);
     entry->busy = false;
     entry->looked_ms = loop_now_ms();
@@ -113,24 +118,42 @@ static FIBER_FN int entry_wait(struct entry *entry, deadline_ms deadline) {
     return rc;
 }
 
-FIBER_FN int resolver_lookup(struct str host, uint16_t port, deadline_ms deadline,
-                             struct sockaddr_storage *out) {
-    if (resolver_literal(host, port, out) == 0)
+/* Sees to it that the entry is fresh, or is being looked up, or has just failed. */
+static int entry_refresh(struct entry *entry, struct str host) {
+    bool known = entry->found.len > 0;
+    int64_t age = loop_now_ms() - entry->looked_ms;
+    if (entry->busy || age < (known ? FRESH_MS : RETRY_MS))
         return 0;
-    struct entry *entry = entry_for(unbracket(host));
+    return look_up(entry, host) == 0 || known ? 0 : -EHOSTUNREACH;
+}
+
+FIBER_FN int resolver_lookup_all(struct str host, uint16_t port, deadline_ms deadline,
+                                 struct resolver_addresses *out) {
+    out->len = 1;
+    if (resolver_literal(host, port, &out->items[0]) == 0)
+        return 0;
+    host = unbracket(host);
+    struct entry *entry = entry_for(host);
     if (entry == NULL)
         return -ENOBUFS;
-    int64_t age = loop_now_ms() - entry->looked_ms;
-    if (!entry->busy && age >= (entry->known ? FRESH_MS : RETRY_MS) && look_up(entry, host) < 0)
+    int rc = entry_refresh(entry, host);
+    if (rc == 0 && entry->found.len == 0 && entry->busy)
+        rc = entry_wait(entry, deadline);
+    if (rc < 0)
+        return rc;
+    if (entry->found.len == 0)
         return -EHOSTUNREACH;
-    if (!entry->known && entry->busy) {
-        int rc = entry_wait(entry, deadline);
-        if (rc < 0)
-            return rc;
-    }
-    if (!entry->known)
-        return -EHOSTUNREACH;
-    *out = entry->address;
-    port_set(out, port);
+    *out = entry->found;
+    for (size_t i = 0; i < out->len; i++)
+        port_set(&out->items[i], port);
     return 0;
+}
+
+FIBER_FN int resolver_lookup(struct str host, uint16_t port, deadline_ms deadline,
+                             struct sockaddr_storage *out) {
+    struct resolver_addresses all;
+    int rc = resolver_lookup_all(host, port, deadline, &all);
+    if (rc == 0)
+        *out = all.items[0];
+    return rc;
 }

@@ -138,7 +138,7 @@ struct snapshot_hold *snapshot_keep(enum snapshot_kind kind) {
 void *snapshot_held(const struct snapshot_hold *hold) { return hold->version->data; }
 
 static bool all_show(enum snapshot_kind kind) {
-    uint64_t wanted = board.latest[kind]->number;
+    uint64_t wanted = board.latest[kind] ? board.latest[kind]->number : 0;
     for (unsigned i = 0; i < loops_count(); i++)
         if (atomic_load(&shown[i][kind].number) < wanted)
             return false;

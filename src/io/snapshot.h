@@ -17,5 +17,5 @@ struct snapshot_hold;
 struct snapshot_hold *snapshot_keep(enum snapshot_kind kind);
 void *snapshot_held(const struct snapshot_hold *hold);
 void snapshot_release(struct snapshot_hold *hold);
-/* Waits until every loop shows what was published last. Control loop fibers only. */
+/* Waits until every loop shows what was published last, or the fiber is cancelled. Control loop fibers only. */
 FIBER_FN void snapshot_settle(enum snapshot_kind kind);

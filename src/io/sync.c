@@ -4,6 +4,8 @@
 
 #include <errno.h>
 
+#include "base/panic.h"
+
 struct waiter {
     struct list link;
     struct fiber *fiber;
@@ -56,6 +58,7 @@ void semaphore_give(struct semaphore *sem) {
 }
 
 void channel_init(struct channel *channel, size_t cap) {
+    assert_always(cap > 0);
     *channel = (struct channel){.items = mem_alloc(cap * sizeof(void *)), .cap = cap};
     list_init(&channel->readers);
     list_init(&channel->writers);
@@ -78,6 +81,7 @@ static void *ring_pop(struct channel *channel) {
 }
 
 int channel_try_send(struct channel *channel, void *item) {
+    assert_always(item != NULL); /* means "closed" to a waiter */
     if (channel->closed)
         return -EPIPE;
     if (!list_empty(&channel->readers))

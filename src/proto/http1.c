@@ -267,11 +267,7 @@ bool http1_keep_alive(const struct http1 *parser) {
            !headers_has_token(&headers, STR("connection"), STR("close"));
 }
 
-void http1_no_body(struct http1 *parser) {
-    parser->ll.flags &= (uint16_t)~F_CHUNKED;
-    parser->ll.flags |= F_CONTENT_LENGTH;
-    parser->ll.content_length = 0;
-}
+void http1_no_body(struct http1 *parser) { parser->ll.flags |= F_SKIPBODY; }
 
 /* --- what a strict server asks beyond the parser --- */
 

@@ -31,19 +31,28 @@ static FIBER_FN int place_wait(deadline_ms deadline) {
     return 0;
 }
 
-static FIBER_FN int dial(struct http_call *call, deadline_ms deadline) {
-    const struct http_peer_options *options = &call->peer->options;
-    struct sockaddr_storage address;
-    int rc = resolver_lookup(options->host, options->port, deadline, &address);
-    if (rc < 0)
-        return rc;
+static FIBER_FN int dial_address(struct http_call *call, const struct sockaddr *address,
+                                 deadline_ms deadline) {
     struct upstream *conn = upstream_new(call->peer);
     peer_opened(1);
-    rc = stream_connect(&conn->stream, (struct sockaddr *)&address, &upstream_events, deadline);
+    int rc = stream_connect(&conn->stream, address, &upstream_events, deadline);
+    if (rc == 0) /* else the stream is closing and takes the object with it */
+        call->conn = conn;
+    return rc;
+}
+
+static FIBER_FN int dial(struct http_call *call, deadline_ms deadline) {
+    const struct http_peer_options *options = &call->peer->options;
+    struct resolver_addresses all;
+    int rc = resolver_lookup_all(options->host, options->port, deadline, &all);
     if (rc < 0)
-        return rc; /* the stream is closing and takes the object with it */
-    call->conn = conn;
-    return 0;
+        return rc;
+    for (size_t i = 0; i < all.len; i++) {
+        rc = dial_address(call, (struct sockaddr *)&all.items[i], deadline);
+        if (rc == 0 || rc == -ECANCELED || rc == -ETIMEDOUT)
+            break;
+    }
+    return rc;
 }
 
 static FIBER_FN int connect_new(struct http_call *call) {
@@ -112,6 +121,7 @@ static FIBER_FN int send_request(struct http_call *call) {
 /* --- waiting --- */
 
 static FIBER_FN int wait_bytes(struct http_call *call, deadline_ms deadline) {
+    call->fiber = fiber_self(); /* one may start a call and another read it */
     call->conn->waiting = true;
     int rc = fiber_park(deadline);
     call->conn->waiting = false;
@@ -147,10 +157,8 @@ static FIBER_FN int exchange_once(struct http_call *call) {
     call->sent_us = clock_us();
     if (rc == -ETIMEDOUT || rc == -ECANCELED)
         return broken(call, rc);
-    if (rc < 0 && !call->conn->head_done) {
-        call->conn->error = rc;
-        return broken(call, rc);
-    }
+    if (rc < 0 && call->conn->error > 0)
+        call->conn->error = rc; /* no bytes will follow, but an early answer may be here */
     return wait_head(call);
 }
 
@@ -179,8 +187,8 @@ FIBER_FN int http_call_start(struct arena *arena, struct http_peer *peer,
     struct http_call *call = arena_zalloc(arena, sizeof *call);
     *call = (struct http_call){.arena = arena,
                                .peer = peer,
-                               .fiber = fiber_self(),
                                .request = request,
+                               .limits = upstream_limits(request->max_head),
                                .deadline = request->deadline,
                                .no_body = str_eq(request->method, STR("HEAD"))};
     *out = call;

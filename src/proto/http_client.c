@@ -6,6 +6,8 @@
 
 #define HOLD_MAX 65536
 #define HEAD_MAX 65536
+#define FIELDS_MAX 1000
+#define INTERIMS_MAX 16
 
 static struct upstream *conn_of(struct stream *stream) {
     return container_of(stream, struct upstream, stream);
@@ -21,6 +23,11 @@ static struct pool *upstream_pool(void) {
 static void wake_caller(struct upstream *conn) {
     if (conn->call != NULL && conn->waiting)
         fiber_wake(conn->call->fiber);
+}
+
+struct http1_limits upstream_limits(size_t max_head) {
+    size_t most = max_head > 0 ? max_head : HEAD_MAX;
+    return (struct http1_limits){.head_bytes = most, .header_count = FIELDS_MAX, .line_bytes = most};
 }
 
 /* --- bytes --- */
@@ -46,9 +53,16 @@ static void head_take(struct upstream *conn) {
 }
 
 static void fresh_head(struct upstream *conn) {
-    static const struct http1_limits limits = {HEAD_MAX, 1000, HEAD_MAX};
-    http1_head_init(&conn->call->head, conn->call->arena, &limits);
-    http1_begin(&conn->parser, &conn->call->head);
+    struct http_call *call = conn->call;
+    http1_head_init(&call->head, call->arena, &call->limits);
+    http1_begin(&conn->parser, &call->head);
+}
+
+/* Each takes memory of the call's arena, so there must be an end to them. */
+static void interim_skip(struct upstream *conn) {
+    if (++conn->interims > INTERIMS_MAX)
+        conn->fault = true;
+    fresh_head(conn);
 }
 
 /* Feeds one read. After the head the rest is fed even when it is empty: the parser finds the end of an
@@ -56,14 +70,14 @@ static void fresh_head(struct upstream *conn) {
 static void feed(struct upstream *conn, char *ptr, size_t len) {
     size_t used = 0;
     enum http1_progress progress = HTTP1_MORE;
-    while (!conn->head_done && len > 0) {
+    while (!conn->head_done && !conn->fault && len > 0) {
         progress = http1_feed(&conn->parser, ptr, len, &used);
         ptr += used;
         len -= used;
         if (progress != HTTP1_HEAD)
             break;
         if (interim(conn))
-            fresh_head(conn);
+            interim_skip(conn);
         else
             head_take(conn);
     }
@@ -93,12 +107,13 @@ static void on_data(struct stream *stream, const char *ptr, size_t len) {
             upstream_close(conn);
         return;
     }
-    struct http_call *call = conn->call;
     conn->any_byte = true;
     feed(conn, (char *)ptr, len);
     wake_caller(conn);
-    if (conn->call == call && conn->fresh.len > 0)
+    if (conn->fresh.len > 0) /* none when the call has ended, or another one has begun */
         hold_rest(conn);
+    if (conn->complete || conn->fault) /* it answers before it has the whole request, and may read no more of it */
+        stream_write_cut(stream);
 }
 
 static void on_end(struct stream *stream, int error) {
@@ -111,6 +126,7 @@ static void on_end(struct stream *stream, int error) {
     if (!conn->complete && !conn->fault && error == 0 && conn->head_done)
         conn->complete = http1_end(&conn->parser) == HTTP1_COMPLETE;
     wake_caller(conn);
+    stream_write_cut(stream);
 }
 
 static void on_closed(struct stream *stream) {
@@ -144,6 +160,7 @@ void upstream_begin(struct upstream *conn, struct http_call *call) {
     conn->call = call;
     conn->fresh = STR_NONE;
     conn->error = 1;
+    conn->interims = 0;
     conn->any_byte = conn->head_done = conn->complete = conn->fault = conn->waiting = false;
     fresh_head(conn);
 }

@@ -18,6 +18,7 @@ struct upstream {
     struct buf held[2];     /* bytes nobody took at once; one may be lent while the other fills */
     int filling;
     int error;              /* how the connection ended; 1 = not at all */
+    unsigned interims;      /* 1xx heads before the answer */
     bool any_byte, head_done, complete, fault, waiting, excess;
 };
 
@@ -25,8 +26,9 @@ struct http_call {
     struct arena *arena;
     struct http_peer *peer;
     struct upstream *conn;
-    struct fiber *fiber;
-    const struct http_call_request *request;
+    struct fiber *fiber; /* waits for bytes */
+    const struct http_call_request *request; /* until http_call_start returns */
+    struct http1_limits limits;
     struct http1_head head;
     struct http_response response;
     struct defer *defer;
@@ -54,6 +56,8 @@ struct http_peer {
 extern const struct stream_events upstream_events;
 
 /* http_client.c */
+/* For a response head of at most `max_head` bytes (0: 64 KiB). */
+struct http1_limits upstream_limits(size_t max_head);
 struct upstream *upstream_new(struct http_peer *peer);
 /* Binds a connection to a call: from here on its bytes are the call's answer. */
 void upstream_begin(struct upstream *conn, struct http_call *call);

@@ -5,8 +5,7 @@
 #include "proto/http_server_core.h"
 
 #define AHEAD_MAX 65536
-#define LINGER_MS 1000
-#define LINGER_BYTES (256 * 1024)
+#define LINGER_MS 2000
 
 static void conn_feed(struct http_conn *conn, char *ptr, size_t len);
 
@@ -21,8 +20,7 @@ static struct pool **conn_pool(void) {
 
 /* --- closing --- */
 
-static void on_closed(struct stream *stream) {
-    struct http_conn *conn = conn_of(stream);
+static void conn_free(struct http_conn *conn) {
     timer_clear(&conn->timer);
     list_remove(&conn->link);
     buf_free(&conn->ahead);
@@ -31,6 +29,15 @@ static void on_closed(struct stream *stream) {
     atomic_fetch_sub(&server_here(conn->server)->connections, 1);
     listener_connection_closed();
     pool_put(*conn_pool(), conn);
+}
+
+/* A fiber that still serves an exchange may park on its way out (a hard park, a message); it then frees. */
+static void on_closed(struct stream *stream) {
+    struct http_conn *conn = conn_of(stream);
+    if (conn->exchange != NULL && conn->exchange->fiber != NULL)
+        conn->closed = true;
+    else
+        conn_free(conn);
 }
 
 static void conn_close(struct http_conn *conn) {
@@ -53,7 +60,6 @@ static void conn_linger(struct http_conn *conn) {
         return;
     }
     conn->state = CONN_LINGER;
-    conn->lingered = 0;
     buf_free(&conn->ahead);
     timer_set(&conn->timer, deadline_in(LINGER_MS));
     stream_resume(&conn->stream);
@@ -202,13 +208,8 @@ static void conn_feed(struct http_conn *conn, char *ptr, size_t len) {
 
 static void on_data(struct stream *stream, const char *ptr, size_t len) {
     struct http_conn *conn = conn_of(stream);
-    if (conn->state == CONN_LINGER) {
-        conn->lingered += len;
-        if (conn->lingered > LINGER_BYTES)
-            conn_close(conn);
-        return;
-    }
-    conn_feed(conn, (char *)ptr, len);
+    if (conn->state != CONN_LINGER)
+        conn_feed(conn, (char *)ptr, len);
 }
 
 static void on_end(struct stream *stream, int error) {
@@ -241,14 +242,14 @@ void conn_open(struct http_server *server, int fd) {
     conn->timer.fire = on_timer;
     conn->ahead = buf_make(AHEAD_MAX + LOOP_READ_SIZE);
     http1_init(&conn->parser, HTTP_REQUEST);
-    if (stream_open(&conn->stream, fd, &conn_events) < 0) {
-        pool_put(*pool, conn);
-        listener_connection_closed();
-        return;
-    }
     struct server_loop *here = server_here(server);
     list_push_back(&here->conns, &conn->link);
     atomic_fetch_add(&here->connections, 1);
+    if (stream_open(&conn->stream, fd, &conn_events) < 0) {
+        conn->state = CONN_CLOSING;
+        return;
+    }
+    stream_peer(&conn->stream, &conn->peer);
     conn_idle(conn);
 }
 
@@ -277,7 +278,9 @@ FIBER_FN void conn_exchange_done(struct http_conn *conn) {
     conn->exchange = NULL;
     exchange_free(exchange);
     atomic_fetch_sub(&server_here(conn->server)->exchanges, 1);
-    if (reusable)
+    if (conn->closed)
+        conn_free(conn);
+    else if (reusable)
         conn_next(conn);
     else if (abort && !gone)
         conn_abort(conn);

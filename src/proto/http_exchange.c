@@ -11,6 +11,7 @@
 #define BODY_STEP (1024 * 1024)
 #define BODY_FIRST 65536            /* reserved at once for a body of known length */
 #define BUDGET_RETRY_MS 20
+#define DATE_TICK_MS 100
 #define PEER_TEXT 64
 
 static struct {
@@ -109,7 +110,7 @@ enum problem_id exchange_head_done(struct exchange *exchange) {
     exchange->body = buf_make(options->max_body);
     exchange->wants_continue =
         headers_has_token(&request->headers, STR("expect"), STR("100-continue"));
-    if (!request->has_body || request->content_length == 0)
+    if (!request->has_body || request->content_length == 0 || request->minor == 0)
         exchange->wants_continue = false;
     else if (request->content_length != UINT64_MAX && request->content_length > options->max_body)
         exchange->body_fault = PROBLEM_PAYLOAD_TOO_LARGE;
@@ -137,7 +138,7 @@ bool exchange_client_gone(const struct exchange *exchange) { return exchange->go
 
 struct str exchange_peer(struct exchange *exchange) {
     char text[PEER_TEXT];
-    stream_peer_name(&exchange->conn->stream, text, sizeof text);
+    peer_address_text(&exchange->conn->peer, text, sizeof text);
     return arena_dup(exchange->arena, str_from(text));
 }
 
@@ -177,7 +178,12 @@ static FIBER_FN int send_continue(struct exchange *exchange, deadline_ms deadlin
     static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
     struct iovec part = {.iov_base = (void *)text, .iov_len = sizeof text - 1};
     exchange->wants_continue = false;
-    return stream_write(&exchange->conn->stream, &part, 1, deadline);
+    if (exchange->head_given) /* too late for an interim answer */
+        return 0;
+    int rc = stream_write(&exchange->conn->stream, &part, 1, deadline);
+    if (rc < 0)
+        exchange->gone = true;
+    return rc;
 }
 
 /* Waits for the body's next step: its end, a fault, or hunger for budget. */
@@ -235,17 +241,17 @@ void exchange_drop_body(struct exchange *exchange) {
 
 static struct str date_line(void) {
     static _Thread_local struct {
-        int64_t second;
+        int64_t tick;
         char text[48];
         size_t len;
     } cache;
-    int64_t now = clock_wall_ms() / 1000;
-    if (now != cache.second) {
+    int64_t tick = loop_now_ms() / DATE_TICK_MS + 1;
+    if (tick != cache.tick) {
         struct tm tm;
-        time_t seconds = (time_t)now;
+        time_t seconds = (time_t)(clock_wall_ms() / 1000);
         gmtime_r(&seconds, &tm);
         cache.len = strftime(cache.text, sizeof cache.text, "date: %a, %d %b %Y %H:%M:%S GMT\r\n", &tm);
-        cache.second = now;
+        cache.tick = tick;
     }
     return str_make(cache.text, cache.len);
 }
@@ -317,7 +323,7 @@ static struct str head_build(struct exchange *exchange, int status, const struct
 /* --- sending --- */
 
 static deadline_ms write_deadline(const struct exchange *exchange) {
-    return deadline_in(exchange->conn->server->options.write_timeout_ms);
+    return loop_now_ms() + exchange->conn->server->options.write_timeout_ms;
 }
 
 static FIBER_FN int send_parts(struct exchange *exchange, const struct iovec *parts, int count) {

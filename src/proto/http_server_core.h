@@ -23,10 +23,9 @@ struct http_conn {
     struct http1 parser;
     struct exchange *exchange;
     struct buf ahead; /* pipelined bytes while busy */
-    struct sockaddr_in6 peer; /* cached by exchange_peer; family 0: not asked yet */
+    union peer_address peer;
     enum conn_state state;
-    size_t lingered;
-    bool unlimited;
+    bool closed; /* while an exchange was in flight: it frees */
 };
 
 struct exchange {

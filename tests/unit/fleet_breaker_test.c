@@ -6,10 +6,8 @@
 
 #include <cmocka.h>
 
-static const struct breaker_options options = {.failure_threshold = 5,
-                                               .success_threshold = 2,
-                                               .timeout_ms = 30000,
-                                               .window_ms = 60000};
+static const struct breaker_options options = {
+    .failure_threshold = 5, .success_threshold = 2, .timeout_ms = 30000, .window_ms = 60000};
 static struct breaker breaker;
 
 static int setup(void **state) {
@@ -241,7 +239,7 @@ static void places_come_back_under_threads(void **state) {
     assert_true(atomic_load(&breaker.generation) > 1); /* it has moved */
 }
 
-/* --- metrics -------------------------------------------------------------------------------- */
+/* --- metrics --------------------------------------------------------------------------------- */
 
 static double shown[METRIC_FAMILY_COUNT];
 static size_t series;

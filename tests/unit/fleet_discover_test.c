@@ -40,8 +40,9 @@ static void an_sglang_worker(void **state) {
                      "{\"model_path\":\"/other\",\"tokenizer_path\":\"/t\",\"is_generation\":true,"
                      "\"has_image_understanding\":true,\"model_type\":\"llama\","
                      "\"architectures\":[\"LlamaForCausalLM\"]}"));
-    assert_true(feed(FROM_MODELS, "{\"object\":\"list\",\"data\":[{\"id\":\"llama-x\",\"root\":\"/r\","
-                                  "\"owned_by\":\"sglang\",\"max_model_len\":131072}]}"));
+    assert_true(feed(FROM_MODELS,
+                     "{\"object\":\"list\",\"data\":[{\"id\":\"llama-x\",\"root\":\"/r\","
+                     "\"owned_by\":\"sglang\",\"max_model_len\":131072}]}"));
     discovery_finish(arena, &found);
     assert_true(has("model_path", "/m/llama")); /* the first one stays */
     assert_true(has("served_model_name", "llama"));

@@ -65,7 +65,7 @@ static void keys_are_parallel_in_order(void **state) {
 static void places_are_bounded(void **state) {
     (void)state;
     struct job_node *taken[4];
-    char key[8];
+    char key[16];
     for (int i = 0; i < 6; i++) {
         snprintf(key, sizeof key, "k%d", i);
         add(i, JOB_ADD_WORKER, key);
@@ -83,7 +83,7 @@ static void places_are_bounded(void **state) {
 static void a_resting_job_gives_its_place_but_keeps_its_line(void **state) {
     (void)state;
     struct job_node *a = add(0, JOB_ADD_WORKER, "a"), *next = add(1, JOB_REMOVE_WORKER, "a");
-    char key[8];
+    char key[16];
     for (int i = 2; i < 7; i++) {
         snprintf(key, sizeof key, "k%d", i);
         add(i, JOB_ADD_WORKER, key);
@@ -106,7 +106,7 @@ static void a_resting_job_gives_its_place_but_keeps_its_line(void **state) {
 
 static void capacity_counts_what_waits(void **state) {
     (void)state;
-    char key[8];
+    char key[16];
     for (int i = 0; i < 10; i++) {
         assert_true(job_queue_room(&queue));
         snprintf(key, sizeof key, "k%d", i);
@@ -199,7 +199,7 @@ static void random_walk_keeps_its_counts(void **state) {
     for (int step = 0; step < 20000; step++) {
         seed = seed * 1103515245 + 12345;
         int i = (int)(seed >> 16) % 64;
-        char key[8];
+        char key[16];
         snprintf(key, sizeof key, "k%d", i % 7);
         if (!used[i]) {
             nodes[i] = (struct job_node){.free_of_charge = i % 2};
@@ -219,7 +219,7 @@ static void random_walk_keeps_its_counts(void **state) {
         if (taken != NULL)
             assert_ptr_equal(first_job(taken->line), taken);
         size_t pending = 0, working = 0, at_work = 0;
-        list_for(item, &queue.all) {
+        list_for (item, &queue.all) {
             struct job_node *node = container_of(item, struct job_node, in_all);
             pending += node->state == JOB_PENDING;
             working += node->state == JOB_PROCESSING;
@@ -243,16 +243,11 @@ static void names_are_those_of_the_spec(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(one_key_is_a_fifo),
-        TEST(keys_are_parallel_in_order),
-        TEST(places_are_bounded),
-        TEST(a_resting_job_gives_its_place_but_keeps_its_line),
-        TEST(capacity_counts_what_waits),
-        TEST(status_goes_the_way_of_the_job),
-        TEST(failures_are_kept_and_swept),
-        TEST(success_forgets_the_failure_of_its_kind),
-        TEST(waiting_jobs_can_be_dropped),
-        TEST(random_walk_keeps_its_counts),
+        TEST(one_key_is_a_fifo),           TEST(keys_are_parallel_in_order),
+        TEST(places_are_bounded),          TEST(a_resting_job_gives_its_place_but_keeps_its_line),
+        TEST(capacity_counts_what_waits),  TEST(status_goes_the_way_of_the_job),
+        TEST(failures_are_kept_and_swept), TEST(success_forgets_the_failure_of_its_kind),
+        TEST(waiting_jobs_can_be_dropped), TEST(random_walk_keeps_its_counts),
         TEST(names_are_those_of_the_spec),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -253,7 +253,7 @@ static void guards_count_load(void **state) {
     assert_int_equal(worker_load(workers[0]), 0);
 }
 
-/* --- exactness under threads ------------------------------------------------------------------- */
+/* --- exactness under threads ----------------------------------------------------------------- */
 
 enum { THREADS = 4, TURNS = 30000 };
 static void *choose_often(void *arg) {
@@ -310,7 +310,7 @@ static void loads_come_back_to_zero_under_threads(void **state) {
     }
 }
 
-/* --- the snapshot -------------------------------------------------------------------------------- */
+/* --- the snapshot ---------------------------------------------------------------------------- */
 
 static void names_lead_to_workers(void **state) {
     (void)state;
@@ -326,7 +326,7 @@ static void names_lead_to_workers(void **state) {
     assert_int_equal(fleet->by_role[ROLE_DECODE].count, 0);
 }
 
-/* --- metrics -------------------------------------------------------------------------------------- */
+/* --- metrics --------------------------------------------------------------------------------- */
 
 static double decisions, selections, processed;
 static void sum_up(void *arg, const struct metric_sample *sample) {

@@ -77,8 +77,10 @@ static void both_generations_are_read(void **state) {
     EQ(spec.labels[0].value, "b");
     good("{\"url\":\"http://w\",\"runtime_type\":\"TensorRT-LLM\",\"provider\":\"Claude\","
          "\"health\":{\"timeout_secs\":3},\"health_check_timeout_secs\":7,"
-         "\"models\":[{\"id\":\"m\",\"aliases\":[\"x\"],\"model_type\":[\"chat\",\"vision\",\"new\"],"
-         "\"context_length\":4096,\"metadata\":{\"k\":[1,null,true]}},{\"id\":\"n\",\"model_type\":33}],"
+         "\"models\":[{\"id\":\"m\",\"aliases\":[\"x\"],\"model_type\":[\"chat\",\"vision\","
+         "\"new\"],"
+         "\"context_length\":4096,\"metadata\":{\"k\":[1,null,true]}},{\"id\":\"n\",\"model_type\":"
+         "33}],"
          "\"http_pool\":{\"pool_max_idle_per_host\":0},"
          "\"resilience\":{\"max_retries\":3,\"jitter_factor\":0.5,\"disable_retry\":false,"
          "\"retryable_status_codes\":[429,503]}}");
@@ -275,9 +277,10 @@ static void addresses_are_guarded(void **state) {
     assert_false(allowed(&any, "w", "::ffff:169.254.169.254"));
     assert_false(allowed(&any, "w", "fe80::1"));
     assert_true(allowed(&link_local, "w", "169.254.169.254"));
-    static const char *const private[] = {"127.0.0.1", "10.0.0.1",   "172.16.0.1", "172.31.255.255",
-                                          "192.168.1.1", "100.64.0.1", "0.0.0.0",  "::1",
-                                          "fc00::1",   "::",         "::ffff:10.0.0.1"};
+    static const char *const private[] = {
+        "127.0.0.1",   "10.0.0.1",   "172.16.0.1",     "172.31.255.255",
+        "192.168.1.1", "100.64.0.1", "0.0.0.0",        "::1",
+        "fc00::1",     "::",         "::ffff:10.0.0.1"};
     for (size_t i = 0; i < sizeof private / sizeof *private; i++)
         assert_false(allowed(&strict, "w", private[i]));
     assert_true(allowed(&strict, "w", "8.8.8.8"));
@@ -309,16 +312,18 @@ static void patch_copies_then_modifies(void **state) {
     (void)state;
     struct worker_spec old, now;
     good("{\"url\":\"http://w\",\"worker_type\":\"prefill\",\"bootstrap_port\":9001,\"priority\":1,"
-         "\"kv_role\":\"p\",\"provider\":\"x\",\"labels\":{\"a\":\"1\",\"b\":\"2\"},\"api_key\":\"k\","
+         "\"kv_role\":\"p\",\"provider\":\"x\",\"labels\":{\"a\":\"1\",\"b\":\"2\"},\"api_key\":"
+         "\"k\","
          "\"http_pool\":{\"timeout_secs\":9},\"resilience\":{\"cb_failure_threshold\":4,"
          "\"retryable_status_codes\":[500]},\"models\":[{\"id\":\"m\"}]}");
     old = spec;
     struct arena *other = arena_new();
-    int err = worker_spec_patch(other, &old,
-                                STR("{\"priority\":7,\"cost\":0.5,\"labels\":{\"b\":\"3\",\"c\":\"4\"},"
-                                    "\"health\":{\"timeout_secs\":2},\"url\":\"http://evil\","
-                                    "\"worker_type\":\"decode\",\"bootstrap_port\":1}"),
-                                &now, &fault);
+    int err =
+        worker_spec_patch(other, &old,
+                          STR("{\"priority\":7,\"cost\":0.5,\"labels\":{\"b\":\"3\",\"c\":\"4\"},"
+                              "\"health\":{\"timeout_secs\":2},\"url\":\"http://evil\","
+                              "\"worker_type\":\"decode\",\"bootstrap_port\":1}"),
+                          &now, &fault);
     assert_int_equal(err, 0);
     teardown(NULL); /* nothing of the old one is needed any more */
     setup(NULL);
@@ -368,20 +373,21 @@ static void what_is_shown(void **state) {
     (void)state;
     good("{\"url\":\"http://w\"}");
     EQ(shown(&spec), "{\"priority\":50,\"cost\":1.0,\"max_connection_attempts\":20}");
-    good("{\"url\":\"http://w\",\"api_key\":\"secret\",\"priority\":1,\"cost\":2,\"provider\":\"x\","
-         "\"health\":{\"timeout_secs\":2,\"disable_health_check\":false},\"http_pool\":{},"
-         "\"resilience\":{\"retryable_status_codes\":[429]},\"tool_parser\":\"t\"}");
-    EQ(shown(&spec), "{\"priority\":1,\"cost\":2.0,\"max_connection_attempts\":20,\"provider\":\"x\","
-                     "\"health\":{\"timeout_secs\":2,\"disable_health_check\":false},"
-                     "\"resilience\":{\"retryable_status_codes\":[429]}}");
+    good(
+        "{\"url\":\"http://w\",\"api_key\":\"secret\",\"priority\":1,\"cost\":2,\"provider\":\"x\","
+        "\"health\":{\"timeout_secs\":2,\"disable_health_check\":false},\"http_pool\":{},"
+        "\"resilience\":{\"retryable_status_codes\":[429]},\"tool_parser\":\"t\"}");
+    EQ(shown(&spec),
+       "{\"priority\":1,\"cost\":2.0,\"max_connection_attempts\":20,\"provider\":\"x\","
+       "\"health\":{\"timeout_secs\":2,\"disable_health_check\":false},"
+       "\"resilience\":{\"retryable_status_codes\":[429]}}");
     assert_int_equal(str_find(shown(&spec), STR("secret")), -1);
 }
 
 static void own_values_win(void **state) {
     (void)state;
-    struct fleet_settings settings = {.drain_settle_s = 5,
-                                      .breaker = {false, 5, 2, 30000, 60000},
-                                      .health.disabled = false};
+    struct fleet_settings settings = {
+        .drain_settle_s = 5, .breaker = {false, 5, 2, 30000, 60000}, .health.disabled = false};
     good("{\"url\":\"http://w\",\"health\":{\"drain_settle_secs\":1,\"disable_health_check\":true},"
          "\"resilience\":{\"cb_failure_threshold\":9,\"cb_window_secs\":7,"
          "\"disable_circuit_breaker\":true}}");
@@ -401,9 +407,10 @@ static void own_values_win(void **state) {
 /* Random JSON-like bytes never do harm. */
 static void garbage_is_survived(void **state) {
     (void)state;
-    static const char *const bits[] = {"{", "}", "[", "]", ":", ",", "\"url\"", "\"http://w\"", "1",
-                                       "\"models\"", "\"health\"", "\"labels\"", "null", "true",
-                                       "\"id\"", "\"resilience\"", "-1", "1e99", "\"\\u0000\""};
+    static const char *const bits[] = {
+        "{",  "}",          "[",          "]",          ":",    ",",    "\"url\"", "\"http://w\"",
+        "1",  "\"models\"", "\"health\"", "\"labels\"", "null", "true", "\"id\"",  "\"resilience\"",
+        "-1", "1e99",       "\"\\u0000\""};
     unsigned seed = 1;
     for (int round = 0; round < 20000; round++) {
         struct arena *scratch = arena_new();

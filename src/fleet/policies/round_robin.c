@@ -1,5 +1,6 @@
-/* One counter per role, shared by all loops: of any N requests in a row over a fixed set of N candidates each
- * candidate gets exactly one, whichever loops they arrive on. The counter moves for a lone candidate too. */
+/* One counter per role, shared by all loops: of any N requests in a row over a fixed set of N
+ * candidates each candidate gets exactly one, whichever loops they arrive on. The counter moves
+ * for a lone candidate too. */
 #include "fleet/policies/policies.h"
 
 struct counter {

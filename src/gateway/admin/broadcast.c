@@ -106,9 +106,10 @@ static struct str tally_message(const struct tally *tally) {
     if (tally->list.count == 0)
         return action->must_match ? STR("No worker is registered") : STR("No workers to flush");
     if (tally->good == tally->list.count)
-        return arena_printf(arena, "%s %zu workers", action->done, tally->good);
-    return arena_printf(arena, "%s: %zu workers succeeded, %zu failed", action->noun, tally->good,
-                        tally->list.count - tally->good);
+        return arena_printf(arena, "%s %zu worker%s", action->done, tally->good,
+                            tally->good == 1 ? "" : "s");
+    return arena_printf(arena, "%s: %zu of %zu workers failed", action->noun,
+                        tally->list.count - tally->good, tally->list.count);
 }
 
 static void write_outcomes(struct json_writer *writer, const struct tally *tally) {

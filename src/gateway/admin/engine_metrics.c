@@ -297,7 +297,7 @@ static void collect_page(struct merger *merger, const struct engine_page *page) 
 /* --- the labels of a family --- */
 
 struct label_set {
-    struct str names[PROM_LABELS_MAX + 1];
+    struct str names[PROM_LABELS_MAX];
     size_t count, bytes;
     struct str last; /* "le" or "quantile", written behind the others */
 };
@@ -310,10 +310,11 @@ static bool set_has(const struct label_set *set, struct str name) {
     return false;
 }
 
+/* One place is kept for `last`, so that what is written can be read again. */
 static bool set_add(struct label_set *set, struct str name) {
     if (str_eq(name, set->last) || set_has(set, name))
         return true;
-    if (set->count > PROM_LABELS_MAX || set->bytes + name.len > ENGINE_LABEL_BYTES)
+    if (set->count == PROM_LABELS_MAX - 1 || set->bytes + name.len > ENGINE_LABEL_BYTES)
         return false;
     set->names[set->count++] = name;
     set->bytes += name.len;

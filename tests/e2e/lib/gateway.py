@@ -54,7 +54,8 @@ class Gateway(Process):
         if workers:
             argv += ["--worker-urls", *[url_of(w) for w in workers]]
         super().__init__([*argv, *given], directory, name, environ)
-        self.host = given[given.index("--host") + 1] if "--host" in given else "127.0.0.1"
+        host = given[given.index("--host") + 1] if "--host" in given else "127.0.0.1"
+        self.host = host.strip("[]")
         self.key = given[given.index("--api-key") + 1] if "--api-key" in given else None
         self.client = httpx.Client(base_url=self.base, trust_env=False,
                                    timeout=20.0 * env.patience())
@@ -72,7 +73,7 @@ class Gateway(Process):
 
     def wait_live(self, within: float = 10.0) -> None:
         def live() -> bool:
-            assert self.alive(), f"the gateway ended: {self.logs()[-2000:]}"
+            self.must_live()
             try:
                 return self.get("/liveness").status_code == 200
             except httpx.TransportError:
@@ -199,7 +200,7 @@ class MockWorker(Process):
             eventually(lambda url=url: self.healthy(url), 10, what=f"{url} healthy")
 
     def healthy(self, url: str) -> bool:
-        assert self.alive(), f"the mock worker ended: {self.logs()[-2000:]}"
+        self.must_live()
         try:
             return httpx.get(f"{url}/health", trust_env=False).status_code == 200
         except httpx.TransportError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
@@ -9,12 +11,12 @@ from prometheus_client.samples import Sample
 class Metrics:
     def __init__(self, text: str) -> None:
         self.text = text
-        self.families = {}
         self.samples: list[Sample] = []
         for family in text_string_to_metric_families(text):
-            assert family.name not in self.families, f"family {family.name} comes twice"
-            self.families[family.name] = family
             self.samples += family.samples
+        keys = [(s.name, tuple(sorted(s.labels.items()))) for s in self.samples]
+        twice = {key for key, count in Counter(keys).items() if count > 1}
+        assert not twice, f"series come twice: {sorted(twice)[:3]}"
 
     def find(self, name: str, **labels: str) -> list[Sample]:
         return [s for s in self.samples if s.name == name

@@ -9,6 +9,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from . import env
 
 SANITIZER = re.compile(
@@ -53,6 +55,11 @@ class Process:
 
     def alive(self) -> bool:
         return self.child.poll() is None
+
+    def must_live(self) -> None:
+        """Ends any waiting for a process that has ended."""
+        if not self.alive():
+            pytest.fail(f"{self.name} ended with {self.child.returncode}: {self.logs()[-2000:]}")
 
     def stdout(self) -> str:
         return self.out_path.read_text("utf-8", "replace")
