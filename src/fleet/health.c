@@ -93,7 +93,7 @@ static void take_result(struct roster_entry *entry, enum probe_result result,
     struct health_machine *machine = &entry->health.machine;
     struct worker *worker = entry->worker;
     enum worker_status before = machine->state;
-    metric_inc(checker.results[worker->role][result == PROBE_BAD]);
+    metric_inc(checker.results[worker->role][result != PROBE_GOOD]);
     if (result == PROBE_GOOD)
         breaker_probe_ok(&worker->run->breaker, clock_ms());
     else
@@ -102,9 +102,10 @@ static void take_result(struct roster_entry *entry, enum probe_result result,
     enum worker_status after = health_step(machine, limits, result);
     if (after == before)
         return;
-    log_info("fleet", "health changed", F_STR("worker", worker->url),
-             F_CSTR("from", worker_status_name(before)), F_CSTR("to", worker_status_name(after)),
-             F_STR("reason", why.len > 0 ? why : STR("probes succeeded")));
+    log_at(after == WORKER_READY ? LOG_INFO : LOG_WARN, "fleet", "worker health changed",
+           F_STR("worker", worker->url), F_CSTR("from", worker_status_name(before)),
+           F_CSTR("to", worker_status_name(after)),
+           F_STR("reason", why.len > 0 ? why : STR("probes succeeded")));
     checker.changed(entry, before, after);
 }
 

@@ -381,6 +381,7 @@ static FIBER_FN int remove_step(struct job *job, void *state) {
     if (!drained(job, remove))
         return job_again(job, DRAIN_LOOK_MS);
     int64_t load = worker_load(entry->worker);
+    entry->listed = false; /* it shall not come back by itself */
     roster_leave(entry);
     log_info("fleet", "worker removed", F_STR("worker", entry->url), F_CSTR("id", entry->id),
              F_INT("in_flight", load), F_INT("workers", (int64_t)roster_live_count()));
@@ -414,7 +415,7 @@ static struct job_options remove_options(struct roster_entry *entry, uint64_t re
 FIBER_FN int lifecycle_remove(struct roster_entry *entry, uint64_t revision,
                               struct job_watch *watch) {
     struct job_options options = remove_options(entry, revision, watch);
-    entry->listed = false; /* it shall not come back by itself */
+    entry->listed = false;
     timer_clear(&entry->retry);
     jobs_cancel(entry->url, JOB_ADD_WORKER);
     jobs_cancel(entry->url, JOB_UPDATE_WORKER);

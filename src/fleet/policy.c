@@ -5,10 +5,10 @@
 
 #include <pthread.h>
 
-#include "io/loop.h"
 #include "base/panic.h"
 #include "fleet/fleet.h"
 #include "fleet/policies/policies.h"
+#include "io/loop.h"
 
 static const struct policy_ops *const table[] = {
     &policy_random,

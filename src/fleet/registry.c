@@ -17,6 +17,8 @@
 #include "io/resolver.h"
 
 #define LIST_MAX ((size_t)256 << 20)
+/* Registered and being added, together. */
+#define WORKERS_MAX 65536
 
 static const struct fleet_settings *settings;
 
@@ -209,6 +211,10 @@ static FIBER_FN void add_new(struct ask *ask, const struct worker_spec *spec) {
     if (is_taken(entry)) {
         answer(ask, REGISTRY_EXISTS,
                arena_printf(ask->arena, "Worker %.*s already exists", STR_ARG(entry->url)));
+        return;
+    }
+    if (roster_expected() >= WORKERS_MAX) {
+        answer(ask, REGISTRY_QUEUE_FULL, STR("there are 65536 workers already"));
         return;
     }
     if (settings->api_key != NULL && spec->api_key.len == 0)

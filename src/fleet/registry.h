@@ -26,7 +26,8 @@ enum registry_verdict {
     REGISTRY_BAD_REQUEST, /* 400 BAD_REQUEST: URL or id in the path */
     REGISTRY_EXISTS,      /* 409 WORKER_ALREADY_EXISTS */
     REGISTRY_NOT_FOUND,   /* 404 WORKER_NOT_FOUND */
-    REGISTRY_QUEUE_FULL,  /* 500 INTERNAL_SERVER_ERROR: no room in the job queue for 30 s */
+    REGISTRY_QUEUE_FULL,  /* 500 INTERNAL_SERVER_ERROR: no room in the job queue for 30 s, too many
+                             workers, or a list over 256 MiB */
     REGISTRY_JOB_FAILED,  /* legacy calls: the job that was waited for failed; 400 */
     REGISTRY_TIMED_OUT,   /* legacy calls: it has not ended in time (it goes on); 400 */
     REGISTRY_CANCELLED,   /* the caller's fiber was cancelled: nobody reads the answer */

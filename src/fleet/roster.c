@@ -266,9 +266,8 @@ void roster_set_status(struct roster_entry *entry, enum worker_status status) {
     atomic_store(&worker->run->status, status);
     count_ready(entry, 1);
     show_health(worker);
-    log_at(status == WORKER_READY || status == WORKER_DRAINING ? LOG_INFO : LOG_WARN, "fleet",
-           "worker status changed", F_STR("worker", entry->url),
-           F_CSTR("from", worker_status_name(before)), F_CSTR("to", worker_status_name(status)));
+    log_debug("fleet", "worker status changed", F_STR("worker", entry->url),
+              F_CSTR("from", worker_status_name(before)), F_CSTR("to", worker_status_name(status)));
 }
 
 /* --- start and stop -------------------------------------------------------------------------- */

@@ -1,20 +1,26 @@
-/* See dispatch.h. */
+/* See dispatch.h. Each attempt takes a guard on a worker and gives it back before the next one, so that nothing is
+ * held while a request waits. How often and how long is asked of the worker that has just failed: it may have
+ * retry options of its own. */
 #include "gateway/dispatch.h"
 
 #include <math.h>
 
 #include "base/rand.h"
 #include "fleet/health.h"
+#include "fleet/worker_spec.h"
 #include "gateway/counts.h"
 #include "gateway/gateway.h"
 
-#define TRIED_MAX 16
+#define RACES_MAX 16
+#define TRIED_FIRST 8
 
 struct attempts {
-    struct worker *tried[TRIED_MAX]; /* referenced */
-    size_t tried_count;
+    struct worker **tried; /* referenced */
+    size_t tried_count, tried_room;
     uint32_t done;
 };
+
+/* --- what an answer means --- */
 
 static bool retryable_status(int status) {
     return status == 408 || status == 429 || status == 500 || (status >= 502 && status <= 504);
@@ -37,17 +43,19 @@ static bool listed(const struct worker *worker, int status, bool *has_list) {
 static enum breaker_outcome status_outcome(const struct worker *worker, const struct reply *reply) {
     int status = reply->status;
     bool has_list, in_list = listed(worker, status, &has_list);
-    bool patient = headers_get(reply->headers, STR("retry-after")).ptr != NULL;
-    bool neutral = status == 408 || status == 429 || (status == 503 && patient);
+    bool patient = status == 503 && headers_get(reply->headers, STR("retry-after")).ptr != NULL;
+    bool neutral = status == 408 || status == 429 || patient;
     bool failure = status == 500 || status == 502 || status == 503 || status == 504;
     if (has_list ? in_list : failure && !neutral)
         return BREAKER_FAILURE;
     return neutral ? BREAKER_NEUTRAL : BREAKER_SUCCESS;
 }
 
-enum breaker_outcome dispatch_outcome(const struct worker *worker, const struct reply *reply) {
-    switch (reply->failure) {
-    case ATTEMPT_OK: return status_outcome(worker, reply);
+enum breaker_outcome dispatch_outcome(const struct dispatched *dispatched) {
+    if (dispatched->guard.worker == NULL)
+        return BREAKER_NEUTRAL;
+    switch (dispatched->reply.failure) {
+    case ATTEMPT_OK: return status_outcome(dispatched->guard.worker, &dispatched->reply);
     case ATTEMPT_CANCELLED:
     case ATTEMPT_NO_PLACE: return BREAKER_NEUTRAL;
     default: return BREAKER_FAILURE;
@@ -56,9 +64,19 @@ enum breaker_outcome dispatch_outcome(const struct worker *worker, const struct 
 
 /* --- choosing --- */
 
-static void tried_add(struct attempts *attempts, struct worker *worker) {
-    if (attempts->tried_count < TRIED_MAX)
-        attempts->tried[attempts->tried_count++] = worker_ref(worker);
+static void tried_grow(struct request *request, struct attempts *attempts) {
+    size_t room = attempts->tried_room ? attempts->tried_room * 2 : TRIED_FIRST;
+    struct worker **tried = arena_alloc(request->arena, room * sizeof *tried);
+    if (attempts->tried_count > 0)
+        memcpy(tried, attempts->tried, attempts->tried_count * sizeof *tried);
+    attempts->tried = tried;
+    attempts->tried_room = room;
+}
+
+static void tried_add(struct request *request, struct attempts *attempts, struct worker *worker) {
+    if (attempts->tried_count == attempts->tried_room)
+        tried_grow(request, attempts);
+    attempts->tried[attempts->tried_count++] = worker_ref(worker);
 }
 
 static void tried_free(struct attempts *attempts) {
@@ -77,24 +95,33 @@ static void choose(struct request *request, struct attempts *attempts, struct ch
 /* Picks a worker and takes its guard. A lost race for a half-open circuit counts as tried. */
 static bool take_worker(struct request *request, struct attempts *attempts, struct worker_guard *guard) {
     struct choice choice;
-    for (int races = 0; races < TRIED_MAX; races++) {
+    for (int races = 0; races < RACES_MAX; races++) {
         choose(request, attempts, &choice);
         if (choice.worker == NULL)
             return false;
         if (worker_guard_begin(guard, choice.worker, request->facts.tokens))
             return true;
-        tried_add(attempts, choice.worker);
+        tried_add(request, attempts, choice.worker);
     }
     return false;
 }
 
 /* --- trying --- */
 
+/* A model is named in metrics and logs by the id that a worker has registered, never by what a client wrote. */
+static struct str model_name(struct request *request, const struct worker *worker) {
+    if (str_eq(request->facts.model, worker->model_id))
+        return request->facts.model;
+    for (size_t i = 0; i < worker->model_count; i++)
+        if (model_card_named(&worker->models[i], request->facts.model))
+            return arena_dup(request->arena, worker->models[i].id);
+    return STR("unknown");
+}
+
 static void attempt_note(struct request *request, const struct worker *worker) {
     request->outcome.attempts++;
     request->outcome.worker = arena_dup(request->arena, worker->url);
-    bool known = str_eq(request->facts.model, worker->model_id);
-    request->outcome.model = known ? request->facts.model : STR("unknown");
+    request->outcome.model = model_name(request, worker);
 }
 
 static FIBER_FN void attempt_run(struct request *request, struct dispatched *dispatched) {
@@ -106,23 +133,64 @@ static FIBER_FN void attempt_run(struct request *request, struct dispatched *dis
         fleet_suspect(worker);
 }
 
+/* Picks a worker and tries it. False when there was nothing to try; `problem` tells why. */
+static FIBER_FN bool attempt(struct request *request, struct dispatched *dispatched,
+                             struct attempts *attempts) {
+    if (fiber_cancelled(fiber_self())) {
+        dispatched->problem = (struct problem){.id = PROBLEM_CLIENT_GONE};
+        return false;
+    }
+    if (!take_worker(request, attempts, &dispatched->guard)) {
+        dispatched->problem = (struct problem){.id = PROBLEM_NO_AVAILABLE_WORKERS};
+        return false;
+    }
+    attempt_run(request, dispatched);
+    attempts->done++;
+    return true;
+}
+
+void dispatch_release(struct dispatched *dispatched) {
+    dispatched->guard.outcome = dispatch_outcome(dispatched);
+    worker_guard_end(&dispatched->guard);
+}
+
 void dispatch_end(struct dispatched *dispatched, enum breaker_outcome outcome) {
     if (dispatched->reply.ops != NULL)
         dispatched->reply.ops->finish(&dispatched->reply);
     dispatched->reply.ops = NULL;
-    if (dispatched->guard.worker == NULL)
-        return;
     dispatched->guard.outcome = outcome;
     worker_guard_end(&dispatched->guard);
-    dispatched->guard.worker = NULL;
 }
 
 /* --- waiting --- */
 
-static int64_t backoff_ms(const struct gateway_settings *settings, uint32_t done) {
-    double base = floor((double)settings->retry.initial_ms * pow(settings->retry.multiplier, done - 1));
-    double capped = fmin(base, (double)settings->retry.max_ms);
-    double jitter = settings->retry.jitter * (2 * rand_unit() - 1);
+/* The gateway's options with those of the worker over them. */
+struct retry_plan {
+    uint32_t attempts;
+    double initial_ms, max_ms, multiplier, jitter;
+};
+
+static double own_ms(int64_t own, int64_t ours) { return (double)(own == FIELD_UNSET ? ours : own); }
+static double own_number(double own, double ours) { return isnan(own) ? ours : own; }
+
+static struct retry_plan retry_plan(const struct gateway_settings *settings,
+                                    const struct worker *worker) {
+    const struct worker_resilience_spec *own = &worker->spec->resilience;
+    int32_t attempts = worker->retry.max_retries;
+    return (struct retry_plan){
+        .attempts = attempts < 0 ? settings->retry.max_attempts : (uint32_t)attempts,
+        .initial_ms = own_ms(own->initial_backoff_ms, settings->retry.initial_ms),
+        .max_ms = own_ms(own->max_backoff_ms, settings->retry.max_ms),
+        .multiplier = own_number(own->backoff_multiplier, settings->retry.multiplier),
+        .jitter = own_number(own->jitter_factor, settings->retry.jitter),
+    };
+}
+
+/* The wait after attempt number `done` (from 1); the jitter may go over the ceiling. */
+static int64_t backoff_ms(const struct retry_plan *plan, uint32_t done) {
+    double base = floor(plan->initial_ms * pow(plan->multiplier, done - 1));
+    double capped = fmin(base, plan->max_ms);
+    double jitter = plan->jitter * (2 * rand_unit() - 1);
     return (int64_t)fmax(0, capped + round(capped * jitter));
 }
 
@@ -134,58 +202,47 @@ static bool others_left(struct request *request, const struct attempts *attempts
 }
 
 /* A refused connection cost the worker nothing: the first retry goes to another one at once. */
-static FIBER_FN bool back_off(struct request *request, const struct attempts *attempts,
-                              enum attempt_failure failure) {
-    int64_t wait = backoff_ms(request->settings, attempts->done);
+static int64_t wait_ms(struct request *request, const struct attempts *attempts,
+                       const struct retry_plan *plan, enum attempt_failure failure) {
     if (attempts->done == 1 && failure == ATTEMPT_CONNECT && others_left(request, attempts))
-        wait = 0;
-    count_retry(request, attempts->done, wait);
-    if (deadline_left(request->deadline) <= wait)
-        return false;
-    return wait == 0 || fiber_sleep(wait) == 0;
+        return 0;
+    return backoff_ms(plan, attempts->done);
 }
 
 /* --- the loop --- */
 
-static void settle(struct request *request, struct dispatched *dispatched, bool again) {
-    const struct reply *reply = &dispatched->reply;
-    dispatched->answered = reply->failure == ATTEMPT_OK;
-    dispatched->exhausted = again && request->settings->retry.max_attempts > 1;
-    dispatched->problem = reply->problem;
-    if (dispatched->exhausted)
+/* The reply of the last attempt is what the client gets. */
+static bool settle(struct request *request, struct dispatched *dispatched, bool exhausted) {
+    dispatched->answered = dispatched->reply.failure == ATTEMPT_OK;
+    dispatched->problem = dispatched->reply.problem;
+    dispatched->exhausted = exhausted;
+    if (exhausted)
         count_exhausted(request);
+    return false;
 }
 
-static FIBER_FN void dispatch_loop(struct request *request, struct dispatched *dispatched,
-                                   struct attempts *attempts) {
-    for (;;) {
-        if (!take_worker(request, attempts, &dispatched->guard)) {
-            dispatched->problem = (struct problem){.id = PROBLEM_NO_AVAILABLE_WORKERS};
-            return;
-        }
-        attempt_run(request, dispatched);
-        attempts->done++;
-        bool again = retryable(&dispatched->reply);
-        if (!again || attempts->done >= request->settings->retry.max_attempts ||
-            deadline_left(request->deadline) == 0) {
-            settle(request, dispatched, again);
-            return;
-        }
-        struct worker *worker = dispatched->guard.worker;
-        enum attempt_failure failure = dispatched->reply.failure;
-        struct problem problem = dispatched->reply.problem;
-        tried_add(attempts, worker);
-        dispatch_end(dispatched, dispatch_outcome(worker, &dispatched->reply));
-        if (!back_off(request, attempts, failure)) {
-            dispatched->problem = problem.id ? problem : (struct problem){.id = PROBLEM_UPSTREAM_TIMEOUT};
-            return;
-        }
-    }
+/* After an attempt: gives its worker back and waits when there is to be another one, else settles. */
+static FIBER_FN bool again(struct request *request, struct dispatched *dispatched,
+                           struct attempts *attempts) {
+    struct worker *worker = dispatched->guard.worker;
+    if (!retryable(&dispatched->reply))
+        return settle(request, dispatched, false);
+    struct retry_plan plan = retry_plan(request->settings, worker);
+    tried_add(request, attempts, worker);
+    int64_t wait = wait_ms(request, attempts, &plan, dispatched->reply.failure);
+    if (attempts->done >= plan.attempts || deadline_left(request->deadline) <= wait)
+        return settle(request, dispatched, true);
+    count_retry(request, attempts->done, wait);
+    dispatch_end(dispatched, dispatch_outcome(dispatched));
+    if (wait > 0)
+        (void)fiber_sleep(wait); /* the next attempt sees when it was cut short */
+    return true;
 }
 
 FIBER_FN void dispatch_run(struct request *request, struct dispatched *dispatched) {
     struct attempts attempts = {0};
     *dispatched = (struct dispatched){0};
-    dispatch_loop(request, dispatched, &attempts);
+    while (attempt(request, dispatched, &attempts) && again(request, dispatched, &attempts))
+        continue;
     tried_free(&attempts);
 }

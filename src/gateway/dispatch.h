@@ -16,5 +16,8 @@ struct dispatched {
 FIBER_FN void dispatch_run(struct request *request, struct dispatched *dispatched);
 /* The answer has been relayed (or given up): tells the breaker how it ended, gives guard and connection back. */
 void dispatch_end(struct dispatched *dispatched, enum breaker_outcome outcome);
-/* The outcome class of a worker's final status (02 section 5). */
-enum breaker_outcome dispatch_outcome(const struct worker *worker, const struct reply *reply);
+/* The worker has given all of its answer, though the client has not taken it yet: outcome and guard as in
+ * dispatch_end; the reply stays. */
+void dispatch_release(struct dispatched *dispatched);
+/* The outcome class of the reply (02 section 5); neutral when the guard has been given back. */
+enum breaker_outcome dispatch_outcome(const struct dispatched *dispatched);

@@ -3,6 +3,8 @@
 
 #include "auth/keys.h"
 
+#define ID_MAX 256
+
 /* Request headers that always go on, beside --request-id-headers and x-request-id-*. */
 static const struct str allowed[] = {
     STR_INIT("x-request-id"), STR_INIT("x-correlation-id"),  STR_INIT("traceparent"),
@@ -27,20 +29,36 @@ static bool is_id_header(struct str name) {
     return false;
 }
 
-struct str forward_given_id(const struct headers *headers, bool (*usable)(struct str id)) {
+/* What the gateway says by itself, whatever --request-id-headers names. */
+static bool is_ours(struct str name) {
+    return headers_hop_by_hop(name) || str_starts(name, STR("content-")) ||
+           str_starts(name, STR("accept")) || str_eq(name, STR("authorization")) ||
+           str_eq(name, STR("expect"));
+}
+
+bool forward_id_usable(struct str id) {
+    if (id.len == 0 || id.len > ID_MAX)
+        return false;
+    for (size_t i = 0; i < id.len; i++)
+        if (id.ptr[i] < 0x21 || id.ptr[i] > 0x7e)
+            return false;
+    return true;
+}
+
+struct str forward_given_id(const struct headers *headers) {
     for (size_t i = 0; i < id_name_count; i++) {
         struct str id = headers_get(headers, id_names[i]);
-        if (id.ptr != NULL && usable(id))
+        if (!is_ours(id_names[i]) && forward_id_usable(id))
             return id;
     }
     return STR_NONE;
 }
 
-static bool goes_on(struct str name) {
+static bool is_allowed(struct str name) {
     for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++)
         if (str_eq(name, allowed[i]))
             return true;
-    return str_starts(name, STR("x-request-id-")) || is_id_header(name);
+    return str_starts(name, STR("x-request-id-")) || (is_id_header(name) && !is_ours(name));
 }
 
 static bool carries_id(struct str name) {
@@ -48,11 +66,28 @@ static bool carries_id(struct str name) {
            is_id_header(name);
 }
 
+static bool is_text(struct str value) {
+    for (size_t i = 0; i < value.len; i++)
+        if ((value.ptr[i] < ' ' && value.ptr[i] != '\t') || value.ptr[i] > '~')
+            return false;
+    return true;
+}
+
+/* What a message's Connection header names is meant for its first receiver only. */
+static bool for_one_hop(const struct headers *headers, struct str name) {
+    return headers_has_token(headers, STR("connection"), name);
+}
+
+/* An id that we do not take as our own is not given to the worker either: it would log another one than we do. */
+static bool goes_on(const struct headers *headers, const struct header *header) {
+    return is_allowed(header->name) && is_text(header->value) && !for_one_hop(headers, header->name) &&
+           (!carries_id(header->name) || forward_id_usable(header->value));
+}
+
 bool forward_own_key(const struct request *request, struct str authorization) {
     struct str token = keys_bearer(authorization);
     return token.ptr != NULL && keys_equal(token, str_from(request->settings->api_key));
 }
-
 
 static char *put_line(char *at, struct str name, struct str value) {
     at = str_put(at, name);
@@ -86,7 +121,7 @@ struct str forward_head(struct request *request, const struct worker *worker) {
     bool has_id = false;
     for (size_t i = 0; i < headers->len; i++) {
         const struct header *header = &headers->items[i];
-        if (!goes_on(header->name))
+        if (!goes_on(headers, header))
             continue;
         has_id = has_id || carries_id(header->name);
         at = put_line(at, header->name, header->value);
@@ -97,8 +132,8 @@ struct str forward_head(struct request *request, const struct worker *worker) {
     return str_make(start, (size_t)(at - start));
 }
 
-static bool comes_back(struct str name, bool event_stream) {
-    if (headers_hop_by_hop(name) || str_eq(name, STR("content-length")))
+static bool comes_back(const struct headers *theirs, struct str name, bool event_stream) {
+    if (headers_hop_by_hop(name) || for_one_hop(theirs, name) || str_eq(name, STR("content-length")))
         return false;
     if (event_stream && str_eq(name, STR("content-type")))
         return false;
@@ -121,7 +156,7 @@ struct headers forward_answer(struct request *request, const struct headers *the
     struct headers headers = request->out;
     for (size_t i = 0; i < theirs->len; i++) {
         const struct header *header = &theirs->items[i];
-        if (comes_back(header->name, event_stream) && !repeated_later(theirs, i))
+        if (comes_back(theirs, header->name, event_stream) && !repeated_later(theirs, i))
             headers_add(&headers, request->arena, header->name, header->value);
     }
     if (event_stream)

@@ -6,8 +6,10 @@
 
 /* Takes the names of --request-id-headers; once, before the loops start. */
 void forward_init(const struct opt_list *names);
+/* At most 256 visible ASCII characters, and not none. */
+bool forward_id_usable(struct str id);
 /* The first of those names' values that is usable; ptr NULL when there is none. */
-struct str forward_given_id(const struct headers *headers, bool (*usable)(struct str id));
+struct str forward_given_id(const struct headers *headers);
 /* The header lines for a worker ("name: value\r\n"...), in the arena: Content-Type, allowed ones of the client,
  * the request id, and at most one Authorization: the worker's own, else the client's unless it is a key of this
  * gateway. */

@@ -4,7 +4,6 @@
 #include "base/rand.h"
 #include "gateway/forward.h"
 
-#define ID_MAX 256
 #define ID_RANDOM 24
 
 static const struct {
@@ -18,15 +17,6 @@ static const struct {
     {STR_INIT(""), STR_INIT("req-")},
 };
 
-static bool id_usable(struct str id) {
-    if (id.len == 0 || id.len > ID_MAX)
-        return false;
-    for (size_t i = 0; i < id.len; i++)
-        if (id.ptr[i] < 0x21 || id.ptr[i] > 0x7e)
-            return false;
-    return true;
-}
-
 static struct str id_made(struct request *request) {
     size_t row = 0;
     while (!str_ends(request->http->path, prefixes[row].ending))
@@ -39,7 +29,7 @@ static struct str id_made(struct request *request) {
 }
 
 void identity_set(struct request *request) {
-    request->id = forward_given_id(&request->http->headers, id_usable);
+    request->id = forward_given_id(&request->http->headers);
     if (request->id.ptr == NULL)
         request->id = id_made(request);
     request_header(request, STR("x-request-id"), request->id);
@@ -56,7 +46,7 @@ static bool origin_allowed(const struct request *request, struct str origin) {
 }
 
 static void cors_listed(struct request *request, struct str origin) {
-    request_header(request, STR("vary"), STR("origin"));
+    request_header(request, STR("vary"), STR("origin")); /* also without one: a cache must not mix the two */
     if (!origin_allowed(request, origin))
         return;
     request_header(request, STR("access-control-allow-origin"), origin);
@@ -65,12 +55,12 @@ static void cors_listed(struct request *request, struct str origin) {
 
 void identity_cors(struct request *request) {
     struct str origin = headers_get(&request->http->headers, STR("origin"));
-    if (origin.ptr == NULL)
-        return;
     if (request->settings->cors_origins.len > 0) {
         cors_listed(request, origin);
         return;
     }
+    if (origin.ptr == NULL)
+        return;
     request_header(request, STR("access-control-allow-origin"), STR("*"));
     request_header(request, STR("access-control-expose-headers"), STR("*"));
 }

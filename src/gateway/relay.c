@@ -10,11 +10,20 @@
 #include "proto/sse.h"
 
 #define TAIL_MAX 65536
+/* With the longest piece behind it: what the HTTP client holds back at most and one read. */
+#define TAIL_ROOM (TAIL_MAX + 2 * LOOP_READ_SIZE)
 
 static enum relay_end end_of(int rc) {
     if (rc == -ECANCELED)
         return RELAY_CLIENT_GONE;
     return rc == -ETIMEDOUT ? RELAY_TIMED_OUT : RELAY_BROKEN;
+}
+
+/* A client that takes its time does not keep the worker beyond the request's deadline, though no read waits. */
+static FIBER_FN int next_piece(struct request *request, struct reply *reply, struct str *piece) {
+    if (loop_now_ms() >= request->deadline)
+        return -ETIMEDOUT;
+    return reply->ops->read(request, reply, piece);
 }
 
 /* --- plain bodies --- */
@@ -26,7 +35,7 @@ static FIBER_FN enum relay_end relay_pieces(struct request *request, struct repl
     while (rc == 1) {
         if (exchange_write(exchange, piece) < 0)
             return RELAY_CLIENT_GONE;
-        rc = reply->ops->read(request, reply, &piece);
+        rc = next_piece(request, reply, &piece);
     }
     if (rc == 0)
         return exchange_end(exchange) < 0 ? RELAY_CLIENT_GONE : RELAY_DONE;
@@ -38,6 +47,7 @@ static FIBER_FN enum relay_end relay_plain(struct request *request, struct reply
     struct headers headers = forward_answer(request, reply->headers, false);
     if (!reply->whole) {
         exchange_begin(request->exchange, reply->status, &headers, reply->length);
+        exchange_drop_body(request->exchange); /* no retry from here on */
         return relay_pieces(request, reply);
     }
     int rc = exchange_respond(request->exchange, reply->status, &headers, reply->held);
@@ -61,32 +71,37 @@ static FIBER_FN int sse_send(struct sse_relay *relay, struct str bytes) {
     return exchange_write(relay->request->exchange, bytes);
 }
 
-/* Sends the tail and `more` after it. */
-static FIBER_FN int tail_send(struct sse_relay *relay, struct str more) {
-    if (relay->tail.len == 0)
-        return sse_send(relay, more);
-    int rc = buf_add(&relay->tail, more);
+static FIBER_FN int tail_send(struct sse_relay *relay) {
+    struct buf tail = relay->tail;
+    relay->tail = buf_make(TAIL_ROOM);
+    int rc = tail.len > 0 ? sse_send(relay, buf_str(&tail)) : 0;
+    buf_free(&tail);
+    return rc;
+}
+
+/* Sends what is held and `whole`, which ends an event; `rest` is what is held from now on. It is put by first,
+ * because the piece that both lie in is gone once the fiber has parked. */
+static FIBER_FN int events_send(struct sse_relay *relay, struct str whole, struct str rest) {
+    struct buf held = relay->tail;
+    relay->tail = buf_make(TAIL_ROOM);
+    relay->torn = false;
+    int rc = held.len > 0 ? buf_add(&held, whole) : 0;
     if (rc == 0)
-        rc = sse_send(relay, buf_str(&relay->tail));
-    buf_free(&relay->tail);
+        rc = buf_add(&relay->tail, rest);
+    if (rc == 0)
+        rc = sse_send(relay, held.len > 0 ? buf_str(&held) : whole);
+    buf_free(&held);
     return rc;
 }
 
 static FIBER_FN int sse_piece(struct sse_relay *relay, struct str piece) {
     size_t ends = sse_border_feed(&relay->border, piece);
-    int rc = 0;
-    if (ends > 0) {
-        rc = tail_send(relay, str_head(piece, ends));
-        relay->torn = false;
-        piece = str_skip(piece, ends);
-    }
-    if (rc < 0 || piece.len == 0)
+    int rc = ends > 0 ? events_send(relay, str_head(piece, ends), str_skip(piece, ends))
+                      : buf_add(&relay->tail, piece);
+    if (rc < 0 || (!relay->torn && relay->tail.len <= TAIL_MAX))
         return rc;
-    if (relay->torn || relay->tail.len + piece.len > TAIL_MAX) {
-        relay->torn = true;
-        return tail_send(relay, piece);
-    }
-    return buf_add(&relay->tail, piece);
+    relay->torn = true;
+    return tail_send(relay);
 }
 
 static struct str error_type(enum relay_end end) {
@@ -120,7 +135,8 @@ static struct str error_event(struct request *request, enum relay_end end) {
 static FIBER_FN enum relay_end sse_broken(struct sse_relay *relay, int rc) {
     struct request *request = relay->request;
     enum relay_end end = end_of(rc);
-    if (end == RELAY_CLIENT_GONE || relay->torn) {
+    bool announced = relay->reply->length != UINT64_MAX; /* the worker told how much was to come */
+    if (end == RELAY_CLIENT_GONE || relay->torn || announced) {
         exchange_abort(request->exchange);
         return end;
     }
@@ -130,7 +146,7 @@ static FIBER_FN enum relay_end sse_broken(struct sse_relay *relay, int rc) {
 }
 
 static FIBER_FN enum relay_end sse_finish(struct sse_relay *relay) {
-    int rc = tail_send(relay, STR(""));
+    int rc = tail_send(relay);
     if (rc == 0)
         rc = exchange_end(relay->request->exchange);
     return rc < 0 ? RELAY_CLIENT_GONE : RELAY_DONE;
@@ -141,7 +157,7 @@ static FIBER_FN enum relay_end sse_run(struct sse_relay *relay) {
     for (;;) {
         if (!relay->reply->ops->ready(relay->reply) && exchange_flush(relay->request->exchange) < 0)
             return RELAY_CLIENT_GONE;
-        int rc = relay->reply->ops->read(relay->request, relay->reply, &piece);
+        int rc = next_piece(relay->request, relay->reply, &piece);
         if (rc == 0)
             return sse_finish(relay);
         if (rc < 0)
@@ -152,8 +168,7 @@ static FIBER_FN enum relay_end sse_run(struct sse_relay *relay) {
 }
 
 static FIBER_FN enum relay_end relay_sse(struct request *request, struct reply *reply) {
-    struct sse_relay relay = {
-        .request = request, .reply = reply, .tail = buf_make(TAIL_MAX + LOOP_READ_SIZE)};
+    struct sse_relay relay = {.request = request, .reply = reply, .tail = buf_make(TAIL_ROOM)};
     struct headers headers = forward_answer(request, reply->headers, true);
     request->outcome.streamed = true;
     exchange_begin(request->exchange, reply->status, &headers, UINT64_MAX);

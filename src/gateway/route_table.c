@@ -1,6 +1,6 @@
-/* The rows of routes.h: every method and path of spec 01 section 2.2. Rows of one path stand together. What a
- * later version serves has its row already, so that it answers 501 behind the right check, is counted under
- * its own name, and its path is never mistaken for an unknown one. */
+/* The rows of routes.h: every method and path of spec 01 section 2.2. Rows of one path stand
+ * together. What a later version serves has its row already, so that it answers 501 behind the
+ * right check, is counted under its own name, and its path is never mistaken for an unknown one. */
 #include "gateway/admin/broadcast.h"
 #include "gateway/admin/engine_scrape.h"
 #include "gateway/admin/health.h"
@@ -31,8 +31,10 @@
 const struct route route_table[] = {
     /* inference */
     INFER("/generate", MEDIA_JSON_415, inference_proxy, "generate", "/generate", true),
-    INFER("/v1/chat/completions", MEDIA_JSON_400, inference_proxy, "chat", "/v1/chat/completions", true),
-    INFER("/v1/completions", MEDIA_JSON_400, inference_proxy, "completions", "/v1/completions", true),
+    INFER("/v1/chat/completions", MEDIA_JSON_400, inference_proxy, "chat",
+          "/v1/chat/completions", true),
+    INFER("/v1/completions", MEDIA_JSON_400, inference_proxy, "completions",
+          "/v1/completions", true),
     INFER("/v1/responses", MEDIA_JSON_400, inference_proxy, "responses", "/v1/responses", true),
     INFER("/v1/messages", MEDIA_JSON_400, inference_proxy, "messages", "/v1/messages", true),
     INFER("/v1/embeddings", MEDIA_JSON_415, inference_proxy, "embeddings", "/v1/embeddings", false),
@@ -54,7 +56,8 @@ const struct route route_table[] = {
     LATER(DELETE, "/v1/conversations/{id}", DATA, "Delete conversation not implemented"),
     LATER(GET, "/v1/conversations/{id}/items", DATA, "List conversation items not implemented"),
     LATER(POST, "/v1/conversations/{id}/items", DATA, "Create conversation items not implemented"),
-    LATER(GET, "/v1/conversations/{id}/items/{item_id}", DATA, "Get conversation item not implemented"),
+    LATER(GET, "/v1/conversations/{id}/items/{item_id}", DATA,
+          "Get conversation item not implemented"),
     LATER(DELETE, "/v1/conversations/{id}/items/{item_id}", DATA,
           "Delete conversation item not implemented"),
 

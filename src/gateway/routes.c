@@ -22,15 +22,23 @@ static const struct {
     {HTTP_PATCH_METHOD, "PATCH"},   {HTTP_DELETE_METHOD, "DELETE"},
 };
 
+static bool serves(const struct route *first, size_t count, enum http_method method) {
+    for (size_t i = 0; i < count; i++)
+        if (first[i].method == method)
+            return true;
+    return false;
+}
+
 static struct str allow_list(const struct route *first, size_t count) {
-    char text[64] = "";
-    for (size_t m = 0; m < sizeof method_names / sizeof *method_names; m++)
-        for (size_t i = 0; i < count; i++)
-            if (first[i].method == method_names[m].method) {
-                strcat(text, text[0] ? ", " : "");
-                strcat(text, method_names[m].name);
-            }
-    return str_from(mem_strdup(text));
+    char text[64], *at = text;
+    for (size_t m = 0; m < sizeof method_names / sizeof *method_names; m++) {
+        if (!serves(first, count, method_names[m].method))
+            continue;
+        at = str_put(at, at == text ? STR("") : STR(", "));
+        at = str_put(at, str_from(method_names[m].name));
+    }
+    struct str list = str_make(text, (size_t)(at - text));
+    return str_make(str_dup(list), list.len);
 }
 
 static void path_add(const struct route *first, size_t count) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <semaphore.h>
 
 #include "io/loop.h"
 
@@ -17,6 +18,7 @@ struct loop {
     bool stopping;
     int64_t stop_by_ms;
     pthread_t thread;
+    sem_t over; /* its thread has left it */
     void *locals[LOOP_LOCALS];
     struct loop_stats stats;
     char *read_buffer;

@@ -44,10 +44,13 @@ static struct str unbracket(struct str host) {
     return host;
 }
 
+/* The system's functions would take the part before it. */
+static bool has_nul(struct str host) { return memchr(host.ptr, '\0', host.len) != NULL; }
+
 int resolver_literal(struct str host, uint16_t port, struct sockaddr_storage *out) {
     char text[INET6_ADDRSTRLEN + 1];
     host = unbracket(host);
-    if (host.len == 0 || host.len >= sizeof text)
+    if (host.len == 0 || host.len >= sizeof text || has_nul(host))
         return -EINVAL;
     memcpy(text, host.ptr, host.len);
     text[host.len] = '\0';
@@ -133,6 +136,8 @@ FIBER_FN int resolver_lookup_all(struct str host, uint16_t port, deadline_ms dea
     if (resolver_literal(host, port, &out->items[0]) == 0)
         return 0;
     host = unbracket(host);
+    if (host.len == 0 || has_nul(host))
+        return -EHOSTUNREACH;
     struct entry *entry = entry_for(host);
     if (entry == NULL)
         return -ENOBUFS;

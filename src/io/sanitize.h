@@ -30,6 +30,7 @@
 #if HAVE_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
+#include <sanitizer/lsan_interface.h>
 #endif
 #if HAVE_TSAN
 #include <sanitizer/tsan_interface.h>
@@ -39,11 +40,13 @@
 #endif
 
 static inline void stack_registered(char *low, char *high) {
-#ifdef VALGRIND_STACK_REGISTER
-    (void)VALGRIND_STACK_REGISTER(low, high);
-#else
     (void)low;
     (void)high;
+#ifdef VALGRIND_STACK_REGISTER
+    (void)VALGRIND_STACK_REGISTER(low, high);
+#endif
+#if HAVE_ASAN /* what only a parked fiber points to is no leak */
+    __lsan_register_root_region(low, (size_t)(high - low));
 #endif
 }
 

@@ -26,7 +26,7 @@ def worker(shared_site: Site):
     fake = shared_site.fake()
     for path in ("/rerank", "/v1/rerank"):
         fake.routes[path] = replying(200, RERANKED)
-    for path in ("/flush_cache", "/start_profile", "/stop_profile"):
+    for path in ("/flush_cache", "/v1/responses/resp_1/cancel", "/start_profile", "/stop_profile"):
         fake.routes[path] = replying(200, b"done", content_type="text/plain")
     fake.routes["/get_load"] = replying(200, [{"num_tokens": 3}])
     fake.routes["/metrics"] = replying(200, b"# TYPE x gauge\nx 1\n", content_type="text/plain")

@@ -331,7 +331,7 @@ def test_id_is_stable_across_removal(gateway: Gateway, site: Site):
     worker = site.fake()
     first = gateway.add(worker)
     gateway.remove(worker)
-    assert gone(gateway, first)
+    eventually(lambda: gone(gateway, first), 5)
     assert gateway.add(worker) == first
 
 

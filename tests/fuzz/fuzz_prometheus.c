@@ -1,6 +1,6 @@
-/* Any bytes, as the metrics pages of up to four workers (a 0xff byte ends a page): those that parse are merged,
- * what comes out parses again with the same number of samples, and merging it once more changes nothing but
- * the worker's label. The load report reads each page, too. */
+/* Any bytes, as the metrics pages of up to four workers (a 0xff byte ends a page): those that parse
+ * are merged, what comes out parses again with the same number of samples, and merging it once more
+ * changes nothing but the worker's label. The load report reads each page, too. */
 #include "gateway/admin/engine_metrics.h"
 
 #include "base/panic.h"

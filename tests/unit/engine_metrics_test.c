@@ -86,7 +86,8 @@ static void merges_by_family(void **state) {
 
 static void pads_missing_labels(void **state) {
     (void)state;
-    merge_two("# TYPE x gauge\nx{model=\"m\"} 1\n", "# TYPE x gauge\nx{dp_rank=\"0\",model=\"m\"} 2\nx 3\n",
+    merge_two("# TYPE x gauge\nx{model=\"m\"} 1\n",
+              "# TYPE x gauge\nx{dp_rank=\"0\",model=\"m\"} 2\nx 3\n",
               "# TYPE x gauge\n"
               "x{dp_rank=\"\",model=\"m\",worker_addr=\"http://a:1\"} 1\n"
               "x{dp_rank=\"0\",model=\"m\",worker_addr=\"http://b:2\"} 2\n"
@@ -131,13 +132,14 @@ static void orders_histograms(void **state) {
 
 static void orders_summaries(void **state) {
     (void)state;
-    merge_two("# TYPE s summary\ns_count 2\ns_sum 3\ns{quantile=\"0.9\"} 2\ns{quantile=\"0.5\"} NaN\n",
-              NULL,
-              "# TYPE s summary\n"
-              "s{worker_addr=\"http://a:1\",quantile=\"0.5\"} NaN\n"
-              "s{worker_addr=\"http://a:1\",quantile=\"0.9\"} 2\n"
-              "s_sum{worker_addr=\"http://a:1\"} 3\n"
-              "s_count{worker_addr=\"http://a:1\"} 2\n");
+    merge_two(
+        "# TYPE s summary\ns_count 2\ns_sum 3\ns{quantile=\"0.9\"} 2\ns{quantile=\"0.5\"} NaN\n",
+        NULL,
+        "# TYPE s summary\n"
+        "s{worker_addr=\"http://a:1\",quantile=\"0.5\"} NaN\n"
+        "s{worker_addr=\"http://a:1\",quantile=\"0.9\"} 2\n"
+        "s_sum{worker_addr=\"http://a:1\"} 3\n"
+        "s_count{worker_addr=\"http://a:1\"} 2\n");
 }
 
 /* A suffix alone makes no histogram; a family of that very name goes first. */
@@ -156,15 +158,24 @@ static void renders_values(void **state) {
     static const struct {
         const char *in, *out;
     } cases[] = {
-        {"1.0", "1"},           {"8.128902e+06", "8128902"},
-        {"0", "0"},             {"-0.0", "-0"},
-        {"007", "7"},           {"1e3", "1000"},
-        {"0.1", "0.1"},         {"+2.5", "2.5"},
-        {"-3", "-3"},           {"nan", "NaN"},
-        {"Inf", "+Inf"},        {"-inf", "-Inf"},
-        {"1e400", "+Inf"},      {"1e-9", "1e-09"},
-        {"123456789012345678", "1.2345678901234568e+17"}, {"0.30000000000000004", "0.30000000000000004"},
-        {"1e300", "1e+300"},    {"99999999999999", "99999999999999"},
+        {"1.0", "1"},
+        {"8.128902e+06", "8128902"},
+        {"0", "0"},
+        {"-0.0", "-0"},
+        {"007", "7"},
+        {"1e3", "1000"},
+        {"0.1", "0.1"},
+        {"+2.5", "2.5"},
+        {"-3", "-3"},
+        {"nan", "NaN"},
+        {"Inf", "+Inf"},
+        {"-inf", "-Inf"},
+        {"1e400", "+Inf"},
+        {"1e-9", "1e-09"},
+        {"123456789012345678", "1.2345678901234568e+17"},
+        {"0.30000000000000004", "0.30000000000000004"},
+        {"1e300", "1e+300"},
+        {"99999999999999", "99999999999999"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char page[64], want[128];
@@ -265,7 +276,9 @@ static void too_many_labels_cost_that_worker(void **state) {
 static void a_full_page_drops_parts(void **state) {
     (void)state;
     struct fixture f = {.count = 0};
-    add_page(&f, "a", "# TYPE x gauge\nx 1\n# TYPE y gauge\ny{l=\"0123456789012345678901234567890\"} 1\nz 1\n");
+    add_page(
+        &f, "a",
+        "# TYPE x gauge\nx 1\n# TYPE y gauge\ny{l=\"0123456789012345678901234567890\"} 1\nz 1\n");
     add_page(&f, "b", "x 22222222222222222222222222222222222222222222222222222\ny 2\n");
     const char *page = merged(&f, false, 64);
     assert_string_equal(page, "# TYPE x gauge\nx{worker_addr=\"a\"} 1\nz{worker_addr=\"a\"} 1\n");
@@ -286,11 +299,45 @@ static void refuse(const char *text, const char *reason) {
 static void bad_pages_are_refused(void **state) {
     (void)state;
     static const char *const pages[] = {
-        "{\"error\":\"not found\"}", "<html>", "x", "x ", "x y", "x 1 y", "x 1 2 3", "x{ 1", "x{} ",
-        "x{a} 1", "x{a=} 1", "x{a=1} 1", "x{a=\"1} 1", "x{a=\"\\x\"} 1", "x{a=\"\\", "x{a=\"1\"b=\"2\"} 1",
-        "x{:a=\"1\"} 1", "x{1=\"1\"} 1", "1x 1", "-x 1", "x{a=\"1\"}1e", "x 0x10", "x +-1", "x --1", "x ++1",
-        "x 1 1.5", "# TYPE x nonsense", "# TYPE x", "# TYPE 1 gauge", "# HELP", "# HELP x{} y",
-        "x{a=\"\xff\"} 1", "x 1\rx 2", "x infinit", "x 1e", "ok 1\nx", "x{,} 1", "x{a=\"1\",,} 1", "x1{}{} 1",
+        "{\"error\":\"not found\"}",
+        "<html>",
+        "x",
+        "x ",
+        "x y",
+        "x 1 y",
+        "x 1 2 3",
+        "x{ 1",
+        "x{} ",
+        "x{a} 1",
+        "x{a=} 1",
+        "x{a=1} 1",
+        "x{a=\"1} 1",
+        "x{a=\"\\x\"} 1",
+        "x{a=\"\\",
+        "x{a=\"1\"b=\"2\"} 1",
+        "x{:a=\"1\"} 1",
+        "x{1=\"1\"} 1",
+        "1x 1",
+        "-x 1",
+        "x{a=\"1\"}1e",
+        "x 0x10",
+        "x +-1",
+        "x --1",
+        "x ++1",
+        "x 1 1.5",
+        "# TYPE x nonsense",
+        "# TYPE x",
+        "# TYPE 1 gauge",
+        "# HELP",
+        "# HELP x{} y",
+        "x{a=\"\xff\"} 1",
+        "x 1\rx 2",
+        "x infinit",
+        "x 1e",
+        "ok 1\nx",
+        "x{,} 1",
+        "x{a=\"1\",,} 1",
+        "x1{}{} 1",
     };
     for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
         refuse(pages[i], "not the Prometheus text format");
@@ -339,8 +386,9 @@ static void many_samples_are_refused(void **state) {
 static void merged_page_parses(void **state) {
     (void)state;
     struct fixture f = {.count = 0};
-    add_page(&f, "http://a:1", "# HELP a:b x \\\\ y\n# TYPE a:b histogram\na:b_bucket{le=\"1\",z=\"\\\"\"} 1\n"
-                               "a:b_sum 0.5\na:b_count 1\nplain 1e-3 5\n");
+    add_page(&f, "http://a:1",
+             "# HELP a:b x \\\\ y\n# TYPE a:b histogram\na:b_bucket{le=\"1\",z=\"\\\"\"} 1\n"
+             "a:b_sum 0.5\na:b_count 1\nplain 1e-3 5\n");
     const char *once = merged(&f, false, 1 << 20);
     struct fixture again = {.count = 0};
     add_page(&again, "http://a:1", once);

@@ -71,11 +71,14 @@ static void stays_closed_below_half(void **state) {
 static void forgets_what_left_the_window(void **state) {
     (void)state;
     requests(4, BREAKER_FAILURE, 1000);
-    requests(1, BREAKER_FAILURE, 62000); /* the four are older than 60 s */
+    requests(1, BREAKER_FAILURE,
+             67000); /* the four are older than 60 s, their slot is not reused */
     assert_int_equal(breaker_state(&breaker), BREAKER_CLOSED);
-    requests(3, BREAKER_FAILURE, 63000);
+    requests(3, BREAKER_FAILURE, 127000); /* and here the slot is reused */
     assert_int_equal(breaker_state(&breaker), BREAKER_CLOSED);
-    requests(1, BREAKER_FAILURE, 64000);
+    requests(1, BREAKER_FAILURE, 128000);
+    assert_int_equal(breaker_state(&breaker), BREAKER_CLOSED);
+    requests(1, BREAKER_FAILURE, 180000); /* five within 60 s */
     assert_int_equal(breaker_state(&breaker), BREAKER_OPEN);
 }
 

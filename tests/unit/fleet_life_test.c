@@ -47,7 +47,7 @@ struct fake {
     pthread_t thread;
     char url[64];
     const char *model;
-    _Atomic int health_status, delay_ms, probes, keyed;
+    _Atomic int health_status, delay_ms, info_delay_ms, probes, keyed;
     _Atomic bool stop;
 };
 
@@ -69,6 +69,7 @@ static void answer_head(struct fake *fake, int fd, const char *head) {
         usleep((useconds_t)atomic_load(&fake->delay_ms) * 1000);
     } else if (strncmp(last, "/server_info ", 13) == 0) {
         status = 200;
+        usleep((useconds_t)atomic_load(&fake->info_delay_ms) * 1000);
         snprintf(body, sizeof body, "{\"served_model_name\":\"%s\",\"tp_size\":2}", fake->model);
     } else if (strncmp(last, "/get_model_info ", 16) == 0) {
         status = 200;
@@ -360,6 +361,26 @@ static FIBER_FN void removal_waits_no_longer_than_the_settle_time(void) {
     worker_guard_end(&guard);
 }
 
+static FIBER_FN void an_addition_waits_for_the_removal(void) {
+    struct worker_guard guard;
+    registry_post(arena, body_of(second.url, ""), &out);
+    CHECK(ready_becomes(2, 3000));
+    struct worker_run *before = live(second.url)->run;
+    CHECK(worker_guard_begin(&guard, live(second.url), 1));
+    registry_delete(arena, str_from(second.url), &out);
+    fiber_sleep(100);
+    registry_post(arena, body_of(second.url, ""), &out); /* it drains, but its URL is not taken */
+    CHECK(out.verdict == REGISTRY_DONE);
+    fiber_sleep(200);
+    CHECK(worker_status(live(second.url)) == WORKER_DRAINING);
+    worker_guard_end(&guard);
+    CHECK(ready_becomes(2, 3000));
+    CHECK(live(second.url)->run != before && live(second.url)->revision > 1);
+    registry_delete(arena, str_from(second.url), &out);
+    CHECK(ready_becomes(1, 2000));
+    CHECK(wait_for(no_job, second.url, 1000));
+}
+
 static FIBER_FN void removal_ends_an_addition(void) {
     fake_stop(&second);
     registry_post(arena, body_of(second.url, ""), &out);
@@ -455,11 +476,27 @@ static FIBER_FN void health_comes_and_goes(void) {
     CHECK(status_becomes(listed.url, WORKER_FAILED, 5000)); /* three more */
     uint64_t revision = live(listed.url)->revision;
     listed.model = "m-new";
+    atomic_store(&listed.info_delay_ms, 200);
     atomic_store(&listed.health_status, 200);
     CHECK(status_becomes(listed.url, WORKER_READY, 6000));   /* not terminal */
     CHECK(str_eq(live(listed.url)->model_id, STR("m-new"))); /* asked again before it was ready */
     CHECK(live(listed.url)->revision == revision + 1);
+    atomic_store(&listed.info_delay_ms, 0);
     CHECK(fleet_ready_count(ROLE_REGULAR) == 1);
+}
+
+static bool is_gone(void *arg) { return live(arg) == NULL; }
+
+static FIBER_FN void failed_workers_may_be_removed(void) {
+    test_settings.health.remove_unhealthy = true;
+    registry_post(arena, body_of(second.url, ""), &out);
+    CHECK(ready_becomes(2, 3000));
+    atomic_store(&second.health_status, 503);
+    CHECK(status_becomes(second.url, WORKER_NOT_READY, 3000));
+    CHECK(wait_for(is_gone, second.url, 6000));
+    CHECK(fleet_expected_count() == 1);
+    test_settings.health.remove_unhealthy = false;
+    atomic_store(&second.health_status, 200);
 }
 
 static bool probed_more_than(void *arg) { return atomic_load(&listed.probes) > *(int *)arg; }
@@ -502,6 +539,104 @@ static FIBER_FN void unprobed_workers_are_born_ready(void) {
     CHECK(contains(get("http://127.0.0.1:9"), "\"models\":[]"));
     registry_delete(arena, STR("http://127.0.0.1:9"), &out);
     CHECK(ready_becomes(1, 2000));
+}
+
+static bool has_failed(void *arg) {
+    struct job_status status;
+    return jobs_status(str_from(arg), &status) && status.state == JOB_FAILED;
+}
+
+/* The message of the failed addition of this URL. */
+static FIBER_FN struct str failure_of(const char *url, const char *more) {
+    registry_post(arena, body_of(url, more), &out);
+    if (out.verdict != REGISTRY_DONE)
+        return out.message;
+    CHECK(wait_for(has_failed, (void *)(uintptr_t)url, 3000));
+    CHECK(contains(get(url), "\"status\":\"failed\""));
+    CHECK(contains(out.json, "\"is_healthy\":false"));
+    return out.json;
+}
+
+static FIBER_FN void additions_fail_visibly(void) {
+    struct str text = failure_of("http://127.0.0.1:9", ",\"max_connection_attempts\":1");
+    CHECK(contains(text, "GET /health failed"));
+    CHECK(contains(text, "attempt 1 of 1"));
+    CHECK(fleet_expected_count() == 1);
+    CHECK(contains(failure_of("https://127.0.0.1:9", ""), "TLS issue"));
+    test_settings.strict_urls = true;
+    CHECK(contains(failure_of("http://127.0.0.1:8", ""), "--strict-urls")); /* at once */
+    CHECK(out.verdict == REGISTRY_BAD_REQUEST);
+    CHECK(contains(failure_of("http://localhost:8", ""), "--strict-urls")); /* once resolved */
+    test_settings.strict_urls = false;
+    registry_post(arena, body_of(second.url, ""), &out);
+    registry_post(arena, body_of(second.url, ""), &out); /* not registered yet, so it is taken */
+    CHECK(out.verdict == REGISTRY_DONE);
+    CHECK(wait_for(has_failed, second.url, 3000));
+    CHECK(contains(get(second.url), "is registered already"));
+    CHECK(contains(out.json, "\"status\":\"ready\"")); /* the first one stands */
+    registry_delete(arena, str_from(second.url), &out);
+    CHECK(ready_becomes(1, 2000));
+    CHECK(wait_for(no_job, second.url, 1000));
+}
+
+static FIBER_FN void a_listed_worker_is_tried_again(void) {
+    fake_stop(&second);
+    test_settings.startup_timeout_s = 1;
+    lifecycle_add_listed(str_from(second.url));
+    CHECK(fleet_expected_count() == 2);
+    CHECK(wait_for(has_failed, second.url, 5000));
+    CHECK(fleet_expected_count() == 1);
+    test_settings.startup_timeout_s = 20;
+    struct roster_entry *entry = roster_by_url(str_from(second.url));
+    CHECK(list_linked(&entry->retry.link)); /* in five minutes */
+    CHECK(deadline_left(entry->retry.expires) > 290000);
+    fake_start(&second, second.port);
+    timer_clear(&entry->retry);
+    entry->retry.fire(&entry->retry);
+    CHECK(ready_becomes(2, 3000));
+    CHECK(atomic_load(&second.keyed) > 0);
+    registry_delete(arena, str_from(second.url), &out);
+    CHECK(ready_becomes(1, 2000));
+    CHECK(wait_for(no_job, second.url, 1000));
+    CHECK(!entry->listed);
+}
+
+static FIBER_FN void the_first_probe_can_be_put_off(void) {
+    test_settings.startup_delay_s = 1;
+    int64_t asked = clock_ms();
+    registry_post(arena, body_of(second.url, ""), &out);
+    CHECK(ready_becomes(2, 3000));
+    CHECK(clock_ms() - asked >= 1000);
+    test_settings.startup_delay_s = 0;
+    registry_delete(arena, str_from(second.url), &out);
+    CHECK(ready_becomes(1, 2000));
+}
+
+enum { CROWD = JOBS_CAPACITY + JOBS_PLACES + 100 };
+
+/* Workers that take connections and never answer: their probes hold all places for a second. */
+static FIBER_FN void submitters_wait_for_room(void) {
+    struct fake mute = {.model = ""};
+    char url[96];
+    fake_start(&mute, 0);
+    atomic_store(&mute.delay_ms, 3000);
+    int64_t asked = clock_ms();
+    for (int i = 0; i < CROWD; i++) {
+        snprintf(url, sizeof url, "%s/w%d", mute.url, i);
+        registry_post(arena, body_of(url, ""), &out);
+        CHECK(out.verdict == REGISTRY_DONE);
+    }
+    CHECK(clock_ms() - asked >= 500); /* until the first places came free */
+    CHECK(fleet_expected_count() == CROWD + 1);
+    for (int i = 0; i < CROWD; i++) {
+        snprintf(url, sizeof url, "%s/w%d", mute.url, i);
+        registry_delete(arena, str_from(url), &out);
+        CHECK(out.verdict == REGISTRY_DONE);
+    }
+    CHECK(wait_for(no_job, url, 5000));
+    CHECK(fleet_expected_count() == 1);
+    atomic_store(&mute.delay_ms, 0);
+    fake_stop(&mute);
 }
 
 enum { BURST = 400 };
@@ -577,13 +712,19 @@ static FIBER_FN void stopping_ends_everything(void) {
     X(lists)                                                                                       \
     X(removal_drains)                                                                              \
     X(removal_waits_no_longer_than_the_settle_time)                                                \
+    X(an_addition_waits_for_the_removal)                                                           \
     X(removal_ends_an_addition)                                                                    \
     X(legacy_calls_wait)                                                                           \
     X(a_legacy_caller_may_leave)                                                                   \
     X(health_comes_and_goes)                                                                       \
+    X(failed_workers_may_be_removed)                                                               \
     X(suspicion_probes_at_once)                                                                    \
     X(a_busy_worker_is_alive)                                                                      \
     X(unprobed_workers_are_born_ready)                                                             \
+    X(additions_fail_visibly)                                                                      \
+    X(a_listed_worker_is_tried_again)                                                              \
+    X(the_first_probe_can_be_put_off)                                                              \
+    X(submitters_wait_for_room)                                                                    \
     X(a_burst_is_coalesced)                                                                        \
     X(series_of_removed_workers_go)                                                                \
     X(stopping_ends_everything)

@@ -41,7 +41,8 @@ static void every_row_is_found(void **state) {
         char path[256];
         struct str want, param, allow;
         sample_path(&route_table[i], path, &want);
-        const struct route *found = route_find(route_table[i].method, str_from(path), &param, &allow);
+        const struct route *found =
+            route_find(route_table[i].method, str_from(path), &param, &allow);
         if (found != &route_table[i])
             fail_msg("row %zu (%s) is not found at %s", i, route_table[i].path.ptr, path);
         assert_true(str_eq(param, want));
@@ -65,8 +66,10 @@ static void wrong_methods_learn_the_right_ones(void **state) {
     static const struct {
         enum http_method method;
         const char *name;
-    } methods[] = {{HTTP_GET_METHOD, "GET, HEAD"},  {HTTP_POST_METHOD, "POST"},
-                   {HTTP_PUT_METHOD, "PUT"},        {HTTP_PATCH_METHOD, "PATCH"},
+    } methods[] = {{HTTP_GET_METHOD, "GET, HEAD"},
+                   {HTTP_POST_METHOD, "POST"},
+                   {HTTP_PUT_METHOD, "PUT"},
+                   {HTTP_PATCH_METHOD, "PATCH"},
                    {HTTP_DELETE_METHOD, "DELETE"}};
     for (size_t i = 0; i < route_count; i++) {
         char path[256];
@@ -91,11 +94,28 @@ static void allow_of_a_worker(void **state) {
 static void unknown_paths(void **state) {
     (void)state;
     static const char *const paths[] = {
-        "/",          "",           "/v1",       "/v1/",       "/nope",
-        "/workersx",  "/workers/",  "/metrics",  "/scheduler", "/V1/models",
-        "/v1/models/", "/v1/chat/completions/x", "/v1/responses/", "/v1/responses//cancel",
-        "/v1/responses/a/b", "/v1/conversations/a/items/", "/v1/conversations/a/items/b/c",
-        "/wasm/a/b",  "/ha/",       "/health/x", "//health",   "/v1/tokenizers/a/statusx",
+        "/",
+        "",
+        "/v1",
+        "/v1/",
+        "/nope",
+        "/workersx",
+        "/workers/",
+        "/metrics",
+        "/scheduler",
+        "/V1/models",
+        "/v1/models/",
+        "/v1/chat/completions/x",
+        "/v1/responses/",
+        "/v1/responses//cancel",
+        "/v1/responses/a/b",
+        "/v1/conversations/a/items/",
+        "/v1/conversations/a/items/b/c",
+        "/wasm/a/b",
+        "/ha/",
+        "/health/x",
+        "//health",
+        "/v1/tokenizers/a/statusx",
     };
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         struct str param, allow;
@@ -114,7 +134,8 @@ static void parameters(void **state) {
         {HTTP_GET_METHOD, "/workers/http%3A%2F%2Fh%3A1/", "/workers/{id*}", "http%3A%2F%2Fh%3A1/"},
         {HTTP_POST_METHOD, "/v1/responses/r_1/cancel", "/v1/responses/{id}/cancel", "r_1"},
         {HTTP_GET_METHOD, "/v1/responses/cancel", "/v1/responses/{id}", "cancel"},
-        {HTTP_GET_METHOD, "/v1/conversations/c/items/i", "/v1/conversations/{id}/items/{item_id}", "c"},
+        {HTTP_GET_METHOD, "/v1/conversations/c/items/i", "/v1/conversations/{id}/items/{item_id}",
+         "c"},
         {HTTP_GET_METHOD, "/ha/config/k", "/ha/config/{key}", "k"},
         {HTTP_GET_METHOD, "/workers", "/workers", NULL},
     };
@@ -200,16 +221,26 @@ static void classes(void **state) {
         const char *path;
         enum route_auth auth;
     } rows[] = {
-        {"/liveness", AUTH_PUBLIC},       {"/health", AUTH_PUBLIC},
-        {"/readiness", AUTH_PUBLIC},      {"/health_generate", AUTH_PUBLIC},
-        {"/engine_metrics", AUTH_PUBLIC}, {"/v1/models", AUTH_PUBLIC},
-        {"/get_model_info", AUTH_PUBLIC}, {"/server_info", AUTH_PUBLIC},
-        {"/get_loads", AUTH_CONTROL},     {"/v1/loads", AUTH_CONTROL},
-        {"/workers", AUTH_CONTROL},       {"/workers/x", AUTH_CONTROL},
-        {"/list_workers", AUTH_CONTROL},  {"/v1/tokenizers", AUTH_CONTROL},
-        {"/wasm", AUTH_CONTROL},          {"/ha/status", AUTH_CONTROL},
-        {"/debug/decisions", AUTH_CONTROL}, {"/v1/responses/x", AUTH_DATA},
-        {"/v1/conversations/x", AUTH_DATA}, {"/v1/realtime", AUTH_DATA},
+        {"/liveness", AUTH_PUBLIC},
+        {"/health", AUTH_PUBLIC},
+        {"/readiness", AUTH_PUBLIC},
+        {"/health_generate", AUTH_PUBLIC},
+        {"/engine_metrics", AUTH_PUBLIC},
+        {"/v1/models", AUTH_PUBLIC},
+        {"/get_model_info", AUTH_PUBLIC},
+        {"/server_info", AUTH_PUBLIC},
+        {"/get_loads", AUTH_CONTROL},
+        {"/v1/loads", AUTH_CONTROL},
+        {"/workers", AUTH_CONTROL},
+        {"/workers/x", AUTH_CONTROL},
+        {"/list_workers", AUTH_CONTROL},
+        {"/v1/tokenizers", AUTH_CONTROL},
+        {"/wasm", AUTH_CONTROL},
+        {"/ha/status", AUTH_CONTROL},
+        {"/debug/decisions", AUTH_CONTROL},
+        {"/v1/responses/x", AUTH_DATA},
+        {"/v1/conversations/x", AUTH_DATA},
+        {"/v1/realtime", AUTH_DATA},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct str param, allow;

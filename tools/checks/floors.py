@@ -33,8 +33,9 @@ THIRD_PARTY = [
 SYSTEM = re.compile(
     r"(assert|ctype|errno|fenv|float|inttypes|limits|locale|math|setjmp|signal|stdalign|stdarg"
     r"|stdatomic|stdbool|stddef|stdint|stdio|stdlib|stdnoreturn|string|strings|time|wchar"
-    r"|dirent|dlfcn|endian|execinfo|fcntl|fnmatch|getopt|glob|grp|ifaddrs|immintrin|malloc|netdb"
-    r"|poll|pthread|pwd|sched|semaphore|spawn|sysexits|syslog|termios|threads|ucontext|unistd)\.h"
+    r"|dirent|dlfcn|endian|execinfo|fcntl|fnmatch|getopt|glob|grp|ifaddrs|malloc|netdb"
+    r"|poll|pthread|pwd|sched|semaphore|spawn|sysexits|syslog|termios|threads|ucontext|unistd"
+    r"|[a-z]mmintrin|arm_neon|arm_acle)\.h"
     r"|(sys|net|netinet|arpa|linux|asm|bits)/[\w/.-]+\.h")
 
 # Inside gateway/: a file (or folder) of a lower rank never reaches one of a higher rank, not even

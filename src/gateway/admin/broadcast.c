@@ -1,5 +1,5 @@
-/* See broadcast.h. Flush and profile answer with a tally of who took it; a cancel answers with one worker's
- * answer. */
+/* See broadcast.h. Flush and profile answer with a tally of who took it; a cancel answers with one
+ * worker's answer. */
 #include "gateway/admin/broadcast.h"
 
 #include <errno.h>

@@ -1,5 +1,6 @@
-/* See control_call.h. Three messages, all in the caller's frame: start, stop (sent at most once; it comes back as
- * an acknowledgement, for the control loop may still hold it when the work is over) and done. */
+/* See control_call.h. Three messages, all in the caller's frame: start, stop (sent at most once; it
+ * comes back as an acknowledgement, for the control loop may still hold it when the work is over)
+ * and done. */
 #include "gateway/admin/control_call.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
-/* See engine_metrics.h. A parsed page keeps its text and points into it; samples lie grouped by family. Merging
- * collects for each family the parts that pages have in it, then writes family by family. What would pass the
- * bounds of the merged page is rolled back, part by part. */
+/* See engine_metrics.h. A parsed page keeps its text and points into it; samples lie grouped by
+ * family. Merging collects for each family the parts that pages have in it, then writes family by
+ * family. What would pass the bounds of the merged page is rolled back, part by part. */
 #include "gateway/admin/engine_metrics.h"
 
 #include <errno.h>
@@ -79,7 +79,8 @@ static bool is_part(const struct family *family, struct str name, enum part part
            (part == PART_PLAIN || has_parts(family->type, part));
 }
 
-/* The family a sample belongs to: its own name, or that of a declared histogram or summary without the suffix. */
+/* The family a sample belongs to: its own name, or that of a declared histogram or summary without
+ * the suffix. */
 static size_t sample_family(struct reader *reader, struct str name, enum part *part) {
     const struct family *families = reader->page->families.items;
     for (*part = PART_PLAIN; *part < PART_COUNT_OF_PARTS; (*part)++) {

@@ -1,7 +1,7 @@
-/* Merging the metrics pages of many workers into one (spec 06 section 1.10): families by name, the worker's URL
- * as a label on every sample, one set of labels in each family. Pages are hostile: what is wrong with one costs
- * that page, or its part of a family, never the others. Pure CPU work without parking, fit for the offload
- * pool. */
+/* Merging the metrics pages of many workers into one (spec 06 section 1.10): families by name, the
+ * worker's URL as a label on every sample, one set of labels in each family. Pages are hostile:
+ * what is wrong with one costs that page, or its part of a family, never the others. Pure CPU work
+ * without parking, fit for the offload pool. */
 #pragma once
 
 #include "base/buf.h"
@@ -20,8 +20,8 @@
 
 struct engine_page;
 
-/* Reads a page. Takes the bytes of `text` over in any case (it is empty afterwards); `addr` must outlive the page.
- * NULL with *why when it is not of the format or beyond the bounds. */
+/* Reads a page. Takes the bytes of `text` over in any case (it is empty afterwards); `addr` must
+ * outlive the page. NULL with *why when it is not of the format or beyond the bounds. */
 struct engine_page *engine_page_parse(struct str addr, struct buf *text, const char **why);
 void engine_page_free(struct engine_page *page);
 /* Bytes that it holds. */
@@ -34,7 +34,7 @@ struct engine_merge {
     void (*dropped)(void *arg, struct str addr, struct str family, const char *why);
     void *arg;
 };
-/* Appends the merged page to `out`, families in the order of their first appearance; what would pass the maximum
- * of `out` is dropped part by part. */
+/* Appends the merged page to `out`, families in the order of their first appearance; what would
+ * pass the maximum of `out` is dropped part by part. */
 void engine_merge(const struct engine_merge *merge, struct engine_page *const *pages, size_t count,
                   struct buf *out);

@@ -1,5 +1,6 @@
-/* See engine_scrape.h. The route is public, so its cost is bounded whoever asks: one scrape at a time, its result
- * kept for a second, a budget for all pages together. Parsing and merging go through the offload pool. */
+/* See engine_scrape.h. The route is public, so its cost is bounded whoever asks: one scrape at a
+ * time, its result kept for a second, a budget for all pages together. Parsing and merging go
+ * through the offload pool. */
 #include "gateway/admin/engine_scrape.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
-/* See fanout.h. As many lanes as may call at once, not one fiber per worker: a fleet of thousands costs no more
- * stacks than one of sixty. */
+/* See fanout.h. As many lanes as may call at once, not one fiber per worker: a fleet of thousands
+ * costs no more stacks than one of sixty. */
 #include "gateway/admin/fanout.h"
 
 #include <errno.h>

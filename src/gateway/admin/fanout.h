@@ -1,5 +1,5 @@
-/* Calls to many workers at once, on the control loop: so many lanes (fibers), each taking the next worker when it
- * is done with one. */
+/* Calls to many workers at once, on the control loop: so many lanes (fibers), each taking the next
+ * worker when it is done with one. */
 #pragma once
 
 #include "base/arena.h"
@@ -15,8 +15,9 @@ struct fanout_list {
     size_t count;
 };
 
-/* The registered HTTP workers of any health, one for each base URL, in order of registration; with `only` (a URL,
- * or ptr NULL for all) those that are called so. The references are held until the arena ends. */
+/* The registered HTTP workers of any health, one for each base URL, in order of registration; with
+ * `only` (a URL, or ptr NULL for all) those that are called so. The references are held until the
+ * arena ends. */
 struct fanout_list fanout_list_make(struct arena *arena, struct str only);
 /* The URL without "@rank"; a slice of the worker's. */
 struct str fanout_base_url(const struct worker *worker);
@@ -31,7 +32,8 @@ struct fanout {
     const bool *enough; /* NULL, or: when it becomes true those on their way get linger_ms more */
     int64_t linger_ms;
 };
-/* Calls `one` for each target; returns when all lanes have ended. 0, or -ECANCELED (some were not called). */
+/* Calls `one` for each target; returns when all lanes have ended. 0, or -ECANCELED (some were not
+ * called). */
 FIBER_FN int fanout_run(const struct fanout *fanout, const struct fanout_list *list);
 
 /* One request to one worker, with the worker's key. */

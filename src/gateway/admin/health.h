@@ -1,5 +1,5 @@
-/* Liveness, readiness and health (spec 01 sections 3.3 and 3.11). The first three may run on the control loop as
- * well, for the probe port. */
+/* Liveness, readiness and health (spec 01 sections 3.3 and 3.11). The first three may run on the
+ * control loop as well, for the probe port. */
 #pragma once
 
 #include "gateway/request.h"

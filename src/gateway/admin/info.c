@@ -1,4 +1,4 @@
-/* See info.h. The list of models is made on the control loop, once for each version of the fleet. */
+/* See info.h. The list of models is made on the control loop, once per version of the fleet. */
 #include "gateway/admin/info.h"
 
 #include "base/map.h"

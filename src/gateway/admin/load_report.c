@@ -1,4 +1,5 @@
-/* See load_report.h. The keys of a rank are a table: where they are read from, and how they are written. */
+/* See load_report.h. The keys of a rank are a table: where they are read from, and how they are
+ * written. */
 #include "gateway/admin/load_report.h"
 
 #include <errno.h>

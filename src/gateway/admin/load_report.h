@@ -1,6 +1,6 @@
-/* What a worker says of its load, out of any of the three places where engines tell it (spec 01 section 3.4).
- * Answers are hostile: what is missing or of a wrong shape counts as 0, and an answer without used tokens is no
- * report at all. Pure; nothing parks. */
+/* What a worker says of its load, out of any of the three places where engines tell it (spec 01
+ * section 3.4). Answers are hostile: what is missing or of a wrong shape counts as 0, and an answer
+ * without used tokens is no report at all. Pure; nothing parks. */
 #pragma once
 
 #include "proto/json.h"

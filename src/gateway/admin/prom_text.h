@@ -1,6 +1,6 @@
-/* Reading the Prometheus text format 0.0.4, line by line, out of pages that workers send: strict, since one bad
- * line would spoil the page that it is merged into. Slices point into the page; nothing is copied, allocated or
- * parked on. */
+/* Reading the Prometheus text format 0.0.4, line by line, out of pages that workers send: strict,
+ * since one bad line would spoil the page that it is merged into. Slices point into the page;
+ * nothing is copied, allocated or parked on. */
 #pragma once
 
 #include "base/str.h"
@@ -36,7 +36,7 @@ struct prom_label {
     struct str name, value; /* the value escaped as it came */
 };
 
-/* Takes the next line off `rest`: 1 with *line, 0 at the end, -EINVAL when it is not of the format. */
+/* Takes the next line off `rest`: 1 with *line, 0 at the end, -EINVAL: not of the format. */
 int prom_next(struct str *rest, struct prom_line *line) MUST_CHECK;
 /* Takes the next label off a sample's `labels` (which prom_next has checked). */
 bool prom_label(struct str *labels, struct prom_label *label);

@@ -1,5 +1,6 @@
-/* See workers.h. The registry judges bodies and names; here its verdicts become answers. Refusals of a body have
- * the error object that all of the gateway's own routes have, the others the {"error", "code"} of these routes. */
+/* See workers.h. The registry judges bodies and names; here its verdicts become answers. Refusals
+ * of a body have the error object that all of the gateway's own routes have, the others the
+ * {"error", "code"} of these routes. */
 #include "gateway/admin/workers.h"
 
 #include "fleet/registry.h"

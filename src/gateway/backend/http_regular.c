@@ -1,4 +1,5 @@
-/* See http_regular.h. The client's body goes on byte for byte. */
+/* See http_regular.h. The client's body goes on byte for byte. A short answer is read to its end before it is handed
+ * on, and then the connection is free for others, however slowly the client takes it. */
 #include "gateway/backend/http_regular.h"
 
 #include <errno.h>
@@ -7,12 +8,15 @@
 #include "gateway/routes.h"
 
 #define HOLD_MAX 65536
+#define HEARD_EVERY_MS 250
 
 struct exchange_up {
+    struct worker *worker; /* the dispatcher's guard keeps it */
     struct http_call *call;
     struct http_call_request up;
     struct str body;
     struct buf held;
+    int64_t heard_ms;
 };
 
 static enum attempt_failure failure_of(enum http_failure failure) {
@@ -37,10 +41,18 @@ static enum problem_id problem_of(enum attempt_failure failure, bool in_body) {
     }
 }
 
+/* A connect that the request's own deadline cut short is no fault of the connection. */
+static enum problem_id problem_now(const struct request *request, const struct reply *reply, bool in_body) {
+    bool late = reply->failure == ATTEMPT_CONNECT && deadline_left(request->deadline) == 0;
+    return late ? PROBLEM_UPSTREAM_TIMEOUT : problem_of(reply->failure, in_body);
+}
+
 static void failed(struct request *request, struct reply *reply, struct worker *worker, bool in_body) {
     struct exchange_up *up = reply->state;
     reply->failure = failure_of(http_call_failure(up->call));
-    reply->problem.id = problem_of(reply->failure, in_body);
+    if (reply->failure == ATTEMPT_OK) /* the call is fine, but we had no room for its answer */
+        reply->failure = ATTEMPT_BROKEN;
+    reply->problem.id = problem_now(request, reply, in_body);
     reply->problem.message = arena_printf(request->arena, "%.*s. URL: %.*s%.*s",
                                           STR_ARG(http_call_error(up->call)), STR_ARG(worker->url),
                                           STR_ARG(request->route->upstream));
@@ -52,14 +64,16 @@ static FIBER_FN int hold(struct request *request, struct reply *reply) {
     struct exchange_up *up = reply->state;
     struct str piece;
     int rc = 1;
-    while (up->held.len < HOLD_MAX &&
+    while (up->held.len <= HOLD_MAX &&
            (rc = http_call_read(up->call, &piece, request->settings->stream_idle_timeout_ms)) == 1)
         if (buf_add(&up->held, piece) < 0)
             return -ENOMEM;
     if (rc < 0)
         return rc;
-    reply->whole = rc == 0;
     reply->held = buf_str(&up->held);
+    reply->whole = rc == 0;
+    if (reply->whole)
+        http_call_finish(up->call);
     return 0;
 }
 
@@ -77,10 +91,25 @@ static struct str target_of(struct request *request, const struct worker *worker
                         STR_ARG(request->route->upstream));
 }
 
+/* A worker that sends bytes is alive, whatever its health probe says. Told once a while: every loop writes there. */
+static void heard(struct exchange_up *up) {
+    int64_t now = loop_now_ms();
+    if (now - up->heard_ms < HEARD_EVERY_MS)
+        return;
+    up->heard_ms = now;
+    worker_heard(up->worker, now);
+}
+
+static deadline_ms call_deadline(const struct request *request, const struct worker *worker) {
+    if (worker->request_timeout_ms < 0)
+        return request->deadline;
+    return deadline_sooner(request->deadline, deadline_in(worker->request_timeout_ms));
+}
+
 static void request_prepare(struct request *request, struct worker *worker, struct exchange_up *up) {
     int64_t first = request->settings->first_byte_timeout_ms;
     up->body = request->body;
-    up->held = buf_make(HOLD_MAX + LOOP_READ_SIZE);
+    up->held = buf_make(HOLD_MAX + 2 * LOOP_READ_SIZE); /* short of full, and the longest piece */
     up->up = (struct http_call_request){
         .method = STR("POST"),
         .target = target_of(request, worker),
@@ -88,7 +117,7 @@ static void request_prepare(struct request *request, struct worker *worker, stru
         .body = &up->body,
         .body_parts = 1,
         .has_body = true,
-        .deadline = request->deadline,
+        .deadline = call_deadline(request, worker),
         .head_deadline = first > 0 ? deadline_in(first) : DEADLINE_NEVER,
     };
 }
@@ -96,6 +125,7 @@ static void request_prepare(struct request *request, struct worker *worker, stru
 static FIBER_FN void regular_start(struct request *request, struct worker *worker,
                                    struct reply *reply) {
     struct exchange_up *up = arena_zalloc(request->arena, sizeof *up);
+    up->worker = worker;
     *reply = (struct reply){.ops = &backend_http_regular, .state = up, .length = UINT64_MAX};
     request_prepare(request, worker, up);
     int rc = http_call_start(request->arena, worker->peer, &up->up, &up->call);
@@ -105,6 +135,7 @@ static FIBER_FN void regular_start(struct request *request, struct worker *worke
         failed(request, reply, worker, false);
         return;
     }
+    heard(up);
     const struct http_response *response = http_call_response(up->call);
     reply->status = response->status;
     reply->headers = &response->headers;
@@ -116,7 +147,10 @@ static FIBER_FN void regular_start(struct request *request, struct worker *worke
 
 static FIBER_FN int regular_read(struct request *request, struct reply *reply, struct str *piece) {
     struct exchange_up *up = reply->state;
-    return http_call_read(up->call, piece, request->settings->stream_idle_timeout_ms);
+    int rc = http_call_read(up->call, piece, request->settings->stream_idle_timeout_ms);
+    if (rc == 1)
+        heard(up);
+    return rc;
 }
 
 static bool regular_ready(const struct reply *reply) {

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
+
+import pytest
 
 from . import env
 from .fake_worker import FakeWorker, Script
@@ -54,6 +57,12 @@ class Site:
             [*env.PREFIX, str(env.BINARY), *[str(a) for a in argv]], capture_output=True,
             text=True, timeout=timeout * env.patience(), stdin=subprocess.DEVNULL,
             cwd=self.directory, env=child_environment(environ), check=False)
+
+    def need_flag(self, flag: str) -> None:
+        """Skips, visibly, while the part that brings the flag has not landed."""
+        refused = self.run("--help").stdout.partition("not available in this version")[2]
+        if re.search(rf"{flag}\b(?!-)", refused):
+            pytest.skip(f"{flag} is refused in this version: its part has not landed")
 
     def report(self, limit: int = 6000) -> list[tuple[str, str]]:
         """(title, text) of every process's output, for the report of a failed test."""
