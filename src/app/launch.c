@@ -4,7 +4,7 @@
 
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "app/config.h"
@@ -26,7 +26,6 @@ struct app {
     struct policy *policy;
     uint64_t descriptors_before, descriptors_now;
     int stop_signal; /* of the first one; 0 while we serve */
-    int status;
 };
 
 /* --- stopping --- */
@@ -60,19 +59,35 @@ static void on_stop_signal(void *arg, int signo) {
     fiber_spawn(stop_fiber, app);
 }
 
+/* These would end the process, which is not what whoever sends them wants. */
+static void on_later_signal(void *arg, int signo) {
+    (void)arg;
+    log_warn("app", "this signal asks for what a later version brings; nothing was done",
+             F_CSTR("asks_for", signo == SIGHUP ? "reload" : "upgrade"), F_INT("signal", signo));
+}
+
+static void signals_take(struct app *app) {
+    static const int stop[] = {SIGINT, SIGTERM, SIGQUIT}, later[] = {SIGHUP, SIGUSR2};
+    for (size_t i = 0; i < sizeof stop / sizeof *stop; i++)
+        signals_on(stop[i], on_stop_signal, app);
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++)
+        signals_on(later[i], on_later_signal, app);
+}
+
 /* --- starting --- */
 
-static const char *policy_in_force(const struct app *app) { return policy_name(app->policy); }
-
 static void say_start(const struct app *app) {
-    const struct settings *settings = app->settings;
-    log_info("app", "Starting router", F_CSTR("host", settings->gateway.host),
-             F_INT("port", settings->gateway.port), F_CSTR("mode", "regular"),
-             F_CSTR("policy", policy_in_force(app)),
-             F_INT("max_payload_mb", (int64_t)(settings->gateway.limits.max_body >> 20)),
-             F_INT("data_loops", settings->gateway.runtime_threads),
-             F_INT("descriptors_before", (int64_t)app->descriptors_before),
-             F_INT("descriptors", (int64_t)app->descriptors_now), F_CSTR("version", SLUICE_VERSION));
+    const struct gateway_settings *settings = &app->settings->gateway;
+    bool six = strchr(settings->host, ':') != NULL;
+    char text[512];
+    snprintf(text, sizeof text,
+             "Starting router on %s%s%s:%u | mode: regular | policy: %s | max_payload: %lluMB | "
+             "descriptors: %llu -> %llu",
+             six ? "[" : "", settings->host, six ? "]" : "", settings->port, policy_name(app->policy),
+             (unsigned long long)(settings->limits.max_body >> 20),
+             (unsigned long long)app->descriptors_before, (unsigned long long)app->descriptors_now);
+    log_info("app", text, F_INT("data_loops", settings->runtime_threads),
+             F_CSTR("version", SLUICE_VERSION));
     const char *note;
     for (size_t i = 0; (note = config_note(app->config, i)) != NULL; i++)
         log_warn("app", note);
@@ -87,7 +102,9 @@ static int limits_apply(const struct gateway_settings *settings) {
     return metric_set_buckets(settings->metrics.buckets.items, settings->metrics.buckets.len);
 }
 
+/* On the terminal and in the log: a service manager shows the one, people search the other. */
 static int fail(const char *what) {
+    log_error("app", what);
     fprintf(stderr, "sluice: %s\n", what);
     return 1;
 }
@@ -107,9 +124,9 @@ static void on_loop_start(void *arg) {
     rand_seed_thread(loop_index(loop_here()));
 }
 
-static int start(struct app *app) {
+/* All that comes before there are threads. */
+static int prepare(struct app *app) {
     const struct settings *settings = app->settings;
-    char error[256];
     rand_seed_process(settings->seed_given ? settings->seed : 0);
     signals_init();
     descriptors_raise(&app->descriptors_before, &app->descriptors_now);
@@ -119,13 +136,17 @@ static int start(struct app *app) {
     if (offload_start(settings->gateway.runtime_threads, OFFLOAD_QUEUE) < 0 ||
         loops_start(settings->gateway.runtime_threads, on_loop_start, NULL) < 0)
         return fail("cannot start threads");
+    return 0;
+}
+
+static int serve(struct app *app) {
+    char error[256];
     policy_make(app);
-    if (gateway_open(&settings->gateway, app->policy, &app->gateway, error, sizeof error) < 0)
+    if (gateway_open(&app->settings->gateway, app->policy, &app->gateway, error, sizeof error) < 0)
         return fail(error);
-    for (size_t i = 0; i < 3; i++)
-        signals_on((const int[]){SIGINT, SIGTERM, SIGQUIT}[i], on_stop_signal, app);
+    signals_take(app);
     say_start(app);
-    fleet_start(&settings->fleet);
+    fleet_start(&app->settings->fleet);
     gateway_start(app->gateway);
     return 0;
 }
@@ -135,9 +156,13 @@ static int run(struct app *app) {
         fprintf(stderr, "sluice: cannot write logs to %s\n", app->settings->log.dir);
         return 1;
     }
-    int status = start(app);
-    if (status == 0)
-        loops_run();
+    int status = prepare(app);
+    if (status == 0) {
+        status = serve(app);
+        if (status != 0)
+            loops_stop();
+        loops_run(); /* also then: the other threads are to end before their settings do */
+    }
     offload_stop();
     log_stop();
     return status;

@@ -12,7 +12,7 @@
 
 #define METRIC_MAX_LABELS 7
 /* Live series a family may have; past it metric_series returns 0 and the refusal is counted. */
-#define METRIC_MAX_SERIES 4096
+#define METRIC_MAX_SERIES 65536
 
 /* clang-format off */
 #define METRIC_TABLE_LEGACY(X)                                                                     \

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/metric.h"
+#include "gateway/inflight.h"
 #include "gateway/routes.h"
 #include "io/listener.h"
 
@@ -54,9 +55,9 @@ static const char *path_label(const struct request *request) {
     return request->route ? request->route->path.ptr : "other";
 }
 
-/* The code of an answer that we made: all of them are literals of our own tables. */
+/* A literal of our own tables. */
 static const char *code_label(const struct request *request) {
-    return request->outcome.error_code.len > 0 ? request->outcome.error_code.ptr : "";
+    return request->outcome.answer_code ? request->outcome.answer_code : "";
 }
 
 static const char *status_label(int status, char out[12]) {
@@ -133,8 +134,7 @@ static int reply_status(const struct reply *reply) {
     return reply->failure == ATTEMPT_OK ? reply->status : problem_status(reply->problem.id);
 }
 
-/* A worker's own code passes only if it is one of our table. */
-static const char *reply_code(const struct reply *reply) {
+const char *count_code(const struct reply *reply) {
     if (reply->failure != ATTEMPT_OK)
         return problem_code(reply->problem.id).ptr;
     struct str theirs = headers_get(reply->headers, STR("x-smg-error-code"));
@@ -159,8 +159,8 @@ void count_attempt(const struct request *request, const struct worker *worker, c
     if (reply->failure == ATTEMPT_CANCELLED)
         return;
     int status = reply_status(reply);
-    count_upstream(request, status, reply_code(reply));
-    if (status >= 500)
+    count_upstream(request, status, count_code(reply));
+    if (status >= 500 && reply->failure != ATTEMPT_NO_PLACE)
         metric_inc(SERIES(METRIC_SMG_WORKER_ERRORS_TOTAL, worker_role_name(worker->role), "http",
                           error_class(status)));
 }
@@ -179,8 +179,9 @@ void count_exhausted(const struct request *request) {
     metric_inc(SERIES(METRIC_SMG_WORKER_RETRIES_EXHAUSTED_TOTAL, "regular", endpoint_label(request)));
 }
 
-static void count_response(const struct request *request, int status) {
+static void count_response(const struct request *request) {
     char text[12];
+    int status = exchange_status(request->exchange);
     const char *code = code_label(request);
     struct status_slot *slot = status_slot(series_of(request), status, code);
     metric_ref ref = slot ? slot->responses : 0;
@@ -191,7 +192,8 @@ static void count_response(const struct request *request, int status) {
     metric_inc(ref);
 }
 
-static void count_http(const struct request *request, int status) {
+/* The head as it was sent, whatever became of the body. */
+static void count_http(const struct request *request) {
     struct route_series *series = series_of(request);
     int64_t head_us = exchange_head_us(request->exchange);
     if (head_us == 0)
@@ -204,7 +206,7 @@ static void count_http(const struct request *request, int status) {
                          : SERIES(METRIC_SMG_HTTP_REQUEST_DURATION_SECONDS, count_method(method),
                                   path_label(request)),
                    elapsed);
-    count_response(request, status);
+    count_response(request);
 }
 
 static void count_success(const struct request *request, struct model_slot *slot, const char *model,
@@ -226,6 +228,8 @@ static void count_success(const struct request *request, struct model_slot *slot
 }
 
 static void count_failure(const struct request *request, const char *model, int status) {
+    if (request->outcome.error_status != 0)
+        status = request->outcome.error_status;
     metric_inc(SERIES(METRIC_SGL_REQUEST_ERRORS_TOTAL, path_label(request), request->outcome.error_type));
     metric_inc(SERIES(METRIC_SMG_ROUTER_REQUEST_ERRORS_TOTAL, "http", "regular", "http", model,
                       endpoint_label(request), error_class(status)));
@@ -255,12 +259,12 @@ static void count_routed(const struct request *request, int64_t end_us) {
                    seconds(end_us - started));
     if (request->outcome.sent_us > 0)
         metric_observe(REMEMBERED(series->overhead, METRIC_SLUICE_OVERHEAD_SECONDS, "http"),
-                       seconds(request->outcome.sent_us - started));
+                       seconds(request->outcome.sent_us - request->outcome.ready_us));
 }
 
 void count_end(const struct request *request, int status, int64_t end_us) {
-    count_http(request, status);
-    if (request->facts.endpoint == NULL) /* was not routed to a worker */
+    count_http(request);
+    if (request->facts.endpoint == NULL) /* no inference, or refused before it got there */
         return;
     count_routed(request, end_us);
     count_by_model(request, status, end_us);
@@ -290,6 +294,11 @@ static void on_scrape(void *arg) {
     metric_set(SERIES(METRIC_SMG_HTTP_CONNECTIONS_ACTIVE), (double)http_server_exchanges(arg));
     metric_set(SERIES(METRIC_SLUICE_ACCEPT_PAUSED), listener_paused());
     metric_set(SERIES(METRIC_SLUICE_ACCEPT_PAUSES_TOTAL), (double)listener_pauses());
+    inflight_show();
 }
 
 void counts_init(const struct http_server *server) { metric_on_scrape(on_scrape, (void *)server); }
+
+void count_config(uint64_t version) {
+    metric_set(SERIES(METRIC_SLUICE_CONFIG_VERSION), (double)version);
+}

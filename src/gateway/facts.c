@@ -9,6 +9,7 @@
 #include "proto/json_scan.h"
 
 #define OFFLOAD_FROM (1024 * 1024) /* scanned at several GB/s: below this a hop costs more */
+#define DESCRIBE_MAX (1024 * 1024) /* the parser that can tell takes many times the text's size */
 #define BYTES_PER_TOKEN 4
 
 struct parse {
@@ -42,14 +43,15 @@ static void on_member(void *arg, struct str key, struct str value) {
 /* What exactly is wrong is worth a second look by the parser that can tell. */
 static struct problem describe(struct request *request, enum json_kind kind) {
     struct problem problem = {.id = PROBLEM_JSON_PARSE};
-    struct arena *scratch = arena_new();
-    struct str error = STR("malformed");
-    if (kind == JSON_OTHER)
+    if (kind == JSON_OTHER) {
         problem.message = STR("Invalid JSON data: the body must be a JSON object");
-    else {
-        (void)json_parse(scratch, request->body, &error);
-        problem.message = arena_printf(request->arena, "JSON syntax error: %.*s", STR_ARG(error));
+        return problem;
     }
+    struct arena *scratch = arena_new();
+    struct str error = STR("malformed text");
+    if (request->body.len <= DESCRIBE_MAX)
+        (void)json_parse(scratch, request->body, &error);
+    problem.message = arena_printf(request->arena, "JSON syntax error: %.*s", STR_ARG(error));
     arena_free(scratch);
     return problem;
 }
@@ -81,7 +83,6 @@ FIBER_FN struct problem facts_read(struct request *request) {
         (void)parse_body(&parse);
     if (parse.problem.id != PROBLEM_NONE)
         return parse.problem;
-    request->facts.endpoint = request->route->endpoint;
     request->facts.route = request->route->path;
     request->facts.tokens = (int64_t)(request->body.len / BYTES_PER_TOKEN);
     facts_from_headers(request);

@@ -61,9 +61,10 @@ static bool is_allowed(struct str name) {
     return str_starts(name, STR("x-request-id-")) || (is_id_header(name) && !is_ours(name));
 }
 
-static bool carries_id(struct str name) {
-    return str_eq(name, STR("x-request-id")) || str_eq(name, STR("x-correlation-id")) ||
-           is_id_header(name);
+static bool carries_id(const struct header *header) {
+    return forward_id_usable(header->value) &&
+           (str_eq(header->name, STR("x-request-id")) ||
+            str_eq(header->name, STR("x-correlation-id")) || is_id_header(header->name));
 }
 
 static bool is_text(struct str value) {
@@ -78,10 +79,11 @@ static bool for_one_hop(const struct headers *headers, struct str name) {
     return headers_has_token(headers, STR("connection"), name);
 }
 
-/* An id that we do not take as our own is not given to the worker either: it would log another one than we do. */
+/* An x-request-id that we did not take makes way for the one that we made. */
 static bool goes_on(const struct headers *headers, const struct header *header) {
-    return is_allowed(header->name) && is_text(header->value) && !for_one_hop(headers, header->name) &&
-           (!carries_id(header->name) || forward_id_usable(header->value));
+    if (str_eq(header->name, STR("x-request-id")) && !forward_id_usable(header->value))
+        return false;
+    return is_allowed(header->name) && is_text(header->value) && !for_one_hop(headers, header->name);
 }
 
 bool forward_own_key(const struct request *request, struct str authorization) {
@@ -109,7 +111,7 @@ static char *put_authorization(char *at, const struct request *request, const st
     struct str theirs = request->facts.authorization;
     if (worker->auth_line.len > 0)
         return str_put(at, worker->auth_line);
-    if (theirs.len > 0 && !forward_own_key(request, theirs))
+    if (theirs.len > 0 && is_text(theirs) && !forward_own_key(request, theirs))
         return put_line(at, STR("authorization"), theirs);
     return at;
 }
@@ -123,7 +125,7 @@ struct str forward_head(struct request *request, const struct worker *worker) {
         const struct header *header = &headers->items[i];
         if (!goes_on(headers, header))
             continue;
-        has_id = has_id || carries_id(header->name);
+        has_id = has_id || carries_id(header);
         at = put_line(at, header->name, header->value);
     }
     if (!has_id)
@@ -132,13 +134,12 @@ struct str forward_head(struct request *request, const struct worker *worker) {
     return str_make(start, (size_t)(at - start));
 }
 
-static bool comes_back(const struct headers *theirs, struct str name, bool event_stream) {
-    if (headers_hop_by_hop(name) || for_one_hop(theirs, name) || str_eq(name, STR("content-length")))
+static bool comes_back(struct str name, bool event_stream) {
+    if (headers_hop_by_hop(name) || str_eq(name, STR("content-length")))
         return false;
     if (event_stream && str_eq(name, STR("content-type")))
         return false;
-    return !str_eq(name, STR("x-request-id")) && !str_eq(name, STR("content-encoding")) &&
-           !str_eq(name, STR("host")) && !str_starts(name, STR("access-control-"));
+    return !str_eq(name, STR("x-request-id")) && !str_starts(name, STR("access-control-"));
 }
 
 /* Repeated names: the last one wins, but every cookie counts. */
@@ -154,9 +155,11 @@ static bool repeated_later(const struct headers *headers, size_t i) {
 
 struct headers forward_answer(struct request *request, const struct headers *theirs, bool event_stream) {
     struct headers headers = request->out;
+    bool one_hop = headers_get(theirs, STR("connection")).ptr != NULL;
     for (size_t i = 0; i < theirs->len; i++) {
         const struct header *header = &theirs->items[i];
-        if (comes_back(theirs, header->name, event_stream) && !repeated_later(theirs, i))
+        if (comes_back(header->name, event_stream) && !repeated_later(theirs, i) &&
+            !(one_hop && for_one_hop(theirs, header->name)))
             headers_add(&headers, request->arena, header->name, header->value);
     }
     if (event_stream)

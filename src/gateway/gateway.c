@@ -69,11 +69,13 @@ static FIBER_FN bool body_fits(struct request *request) {
 }
 
 static FIBER_FN void serve(struct request *request, struct str allow) {
+    if (!body_fits(request))
+        return;
     if (request->route == NULL) {
         unroutable(request, allow);
         return;
     }
-    if (!body_fits(request) || !gateway_authorize(request, request->route->auth))
+    if (!gateway_authorize(request, request->route->auth))
         return;
     if (request->route->handler == NULL)
         request_text(request, 501, str_from(request->route->missing));
@@ -85,27 +87,35 @@ static struct str version_text(const struct http_request *http) {
     return http->minor == 0 ? STR("HTTP/1.0") : STR("HTTP/1.1");
 }
 
-static void record(const struct request *request, int status, int64_t end_us) {
+static struct access_record record_new(const struct request *request) {
+    return (struct access_record){.method = request->http->method_text,
+                                  .uri = request->http->target,
+                                  .version = version_text(request->http),
+                                  .request_id = request->id,
+                                  .client = exchange_peer(request->exchange)};
+}
+
+static void record_start(const struct request *request) {
+    struct access_record record = record_new(request);
+    access_log_start(&record);
+}
+
+static void record_end(const struct request *request, int status, int64_t end_us) {
     struct exchange *exchange = request->exchange;
+    const struct outcome *outcome = &request->outcome;
     int64_t started = exchange_started_us(exchange), head = exchange_head_us(exchange);
-    struct access_record record = {
-        .method = request->http->method_text,
-        .uri = request->http->target,
-        .version = version_text(request->http),
-        .request_id = request->id,
-        .route = request->route ? request->route->path : STR("other"),
-        .status = status,
-        .error_code = request->outcome.error_code,
-        .latency_us = head > 0 ? head - started : -1,
-        .total_us = end_us - started,
-        .bytes_in = exchange_bytes_in(exchange),
-        .bytes_out = exchange_bytes_out(exchange),
-        .worker = request->outcome.worker,
-        .model = request->outcome.model,
-        .attempts = request->outcome.attempts,
-        .stream = request->outcome.streamed,
-        .client = exchange_peer(exchange),
-    };
+    struct access_record record = record_new(request);
+    record.route = request->route ? request->route->path : STR("other");
+    record.status = status;
+    record.error_code = outcome->error_code;
+    record.latency_us = head > 0 ? head - started : -1;
+    record.total_us = end_us - started;
+    record.bytes_in = exchange_bytes_in(exchange);
+    record.bytes_out = exchange_bytes_out(exchange);
+    record.worker = outcome->worker;
+    record.model = outcome->model;
+    record.attempts = outcome->attempts;
+    record.stream = outcome->streamed;
     access_log(&record);
 }
 
@@ -113,15 +123,21 @@ static enum log_level record_level(int status) {
     return status >= 500 ? LOG_ERROR : status >= 400 ? LOG_WARN : LOG_INFO;
 }
 
+static int final_status(const struct request *request) {
+    if (exchange_client_gone(request->exchange))
+        return problem_status(PROBLEM_CLIENT_GONE);
+    int status = exchange_status(request->exchange);
+    return status != 0 ? status : problem_status(PROBLEM_INTERNAL); /* which the server then answers */
+}
+
 /* The one place where a request ends. */
 static void finish_request(struct request *request) {
     int64_t end_us = clock_us();
-    int status = exchange_status(request->exchange);
-    if (exchange_client_gone(request->exchange))
-        status = problem_status(PROBLEM_CLIENT_GONE);
+    int status = final_status(request);
+    inflight_end(&request->inflight);
     count_end(request, status, end_us);
     if (log_enabled(record_level(status)))
-        record(request, status, end_us);
+        record_end(request, status, end_us);
 }
 
 static struct request *request_new(struct gateway *gateway, struct exchange *exchange) {
@@ -142,7 +158,10 @@ static FIBER_FN void on_request(void *arg, struct exchange *exchange) {
     struct request *request = request_new(arg, exchange);
     struct str allow;
     request->route = route_find(request->http->method, request->http->path, &request->param, &allow);
+    inflight_begin(&request->inflight, exchange_started_us(exchange));
     count_arrival(request);
+    if (log_enabled(LOG_DEBUG))
+        record_start(request);
     serve(request, allow);
     finish_request(request);
 }
@@ -279,6 +298,8 @@ int gateway_open(const struct gateway_settings *settings, struct policy *policy,
     gateway->metrics = small_server(gateway, on_metrics);
     gateway->probes = small_server(gateway, on_probe);
     counts_init(gateway->api);
+    count_config(gateway_config_version(gateway));
+    inflight_start();
     *out = gateway;
     return bind_all(gateway, error, size);
 }

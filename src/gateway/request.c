@@ -23,7 +23,7 @@ FIBER_FN void request_text(struct request *request, int status, struct str text)
 
 FIBER_FN void request_problem(struct request *request, struct problem problem) {
     request->outcome.error_code = problem_code(problem.id);
-    request->outcome.error_type = problem_code(problem.id).ptr;
+    request->outcome.answer_code = request->outcome.error_type = problem_code(problem.id).ptr;
     (void)exchange_problem(request->exchange, problem, &request->out);
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "fleet/policy.h"
+#include "gateway/inflight.h"
 #include "gateway/settings.h"
 #include "proto/http_server.h"
 
@@ -13,9 +14,12 @@ struct route;
 struct outcome {
     struct str worker, model; /* model: a label that is bounded (spec 06 section 1.9) */
     struct str error_code;    /* of an answer the gateway made, or of a broken stream */
+    const char *answer_code;  /* metric label for the X-SMG-Error-Code of the answer; NULL: it has none */
     const char *error_type;   /* metric label of a final failure; NULL: none */
+    int error_status;         /* what it counts as where the status sent was a good one; 0: that status */
     int attempts;
     bool streamed;
+    int64_t ready_us;         /* monotonic, the body was complete; 0: it never was */
     int64_t first_byte_us;    /* monotonic, first body byte of a stream; 0: none */
     int64_t sent_us;          /* monotonic, first upstream request written; 0: none */
 };
@@ -34,6 +38,7 @@ struct request {
     deadline_ms deadline;
     struct headers out;        /* sent with every answer: request id, CORS */
     struct outcome outcome;
+    struct inflight inflight;
 };
 
 /* Answers in one piece; `type` is the media type. */

@@ -373,6 +373,9 @@ static void start_here(struct message *message) {
 }
 
 void listener_start(struct listener *listener) {
+    /* Loops, logs and sockets of ours have been opened since the limit was raised: count anew. */
+    if (atomic_load(&limits.connections) == 0)
+        atomic_store(&limits.descriptors, open_now());
     unsigned first = listener->options.control_loop ? 0 : 1;
     unsigned end = listener->options.control_loop ? 1 : loops_count();
     for (unsigned i = first; i < end; i++) {
@@ -416,9 +419,18 @@ static FIBER_FN int close_here(void *arg) {
     return 0;
 }
 
+static int look_in(void *arg) {
+    (void)arg;
+    return 0;
+}
+
+/* A descriptor that one loop handed to another may still be on its way there when both have let go; the second
+ * round comes behind it. */
 FIBER_FN void listener_close(struct listener *listener) {
     for (unsigned i = 0; i < loops_count(); i++)
         (void)loop_call(loop_at(i), close_here, listener);
+    for (unsigned i = 0; i < loops_count(); i++)
+        (void)loop_call(loop_at(i), look_in, NULL);
     fds_close(listener);
-    /* The struct stays: a descriptor handed to another loop may still be on its way there. */
+    mem_free(listener);
 }

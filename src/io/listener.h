@@ -25,8 +25,8 @@ int listener_open(const struct listener_options *options, struct listener **out)
 uint16_t listener_port(const struct listener *listener);
 /* Lets the loops accept. Control loop. */
 void listener_start(struct listener *listener);
-/* No new connections: out of every loop first, then closed (what waits in the backlog is refused). Control
- * loop; parks until every loop has let go. */
+/* No new connections: out of every loop first, then closed (what waits in the backlog is refused) and freed.
+ * Control loop; parks until every loop has let go. */
 FIBER_FN void listener_close(struct listener *listener);
 
 /* Raises RLIMIT_NOFILE to the hard limit; old and new values. Once at start. */

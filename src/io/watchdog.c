@@ -2,6 +2,7 @@
  * looked up and logged by the watcher. */
 #include "io/watchdog.h"
 
+#include <errno.h>
 #include <execinfo.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -21,15 +22,20 @@ static struct {
     bool running;
 } watchdog;
 
+/* `wanted` is taken down by whoever gets there first: the handler, who then fills in the frames, or the
+ * watcher, who has lost patience. */
 static struct {
     void *frames[FRAMES];
-    _Atomic int count;
+    _Atomic int count; /* -1: none yet */
+    _Atomic bool wanted;
 } trace;
 
 static void take_trace(int signo) {
     (void)signo;
-    int count = backtrace(trace.frames, FRAMES);
-    atomic_store(&trace.count, count);
+    int saved = errno;
+    if (atomic_exchange(&trace.wanted, false))
+        atomic_store(&trace.count, backtrace(trace.frames, FRAMES));
+    errno = saved;
 }
 
 static void pause_ms(int ms) {
@@ -37,14 +43,23 @@ static void pause_ms(int ms) {
     (void)nanosleep(&time, NULL);
 }
 
+/* Asks the thread for its frames; how many came. */
+static int trace_of(struct loop *loop) {
+    atomic_store(&trace.count, -1);
+    atomic_store(&trace.wanted, true);
+    if (pthread_kill(loop->thread, WATCHDOG_SIGNAL) == 0)
+        for (int i = 0; i < 20 && atomic_load(&trace.count) < 0; i++)
+            pause_ms(5);
+    if (atomic_exchange(&trace.wanted, false))
+        return 0;
+    while (atomic_load(&trace.count) < 0) /* the handler is at it */
+        pause_ms(1);
+    return atomic_load(&trace.count);
+}
+
 static void report(struct loop *loop, int64_t stalled_ms) {
     log_warn("io", "loop has not turned", F_INT("loop", loop->index), F_INT("ms", stalled_ms));
-    atomic_store(&trace.count, 0);
-    if (pthread_kill(loop->thread, WATCHDOG_SIGNAL) != 0)
-        return;
-    for (int i = 0; i < 20 && atomic_load(&trace.count) == 0; i++)
-        pause_ms(5);
-    int count = atomic_load(&trace.count);
+    int count = trace_of(loop);
     char **names = backtrace_symbols(trace.frames, count);
     for (int i = 0; names != NULL && i < count; i++)
         log_warn("io", "stalled at", F_INT("frame", i), F_CSTR("where", names[i]));

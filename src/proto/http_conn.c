@@ -256,7 +256,8 @@ void conn_open(struct http_server *server, int fd) {
 void conn_resume(struct http_conn *conn) { stream_resume(&conn->stream); }
 
 static bool conn_reusable(const struct http_conn *conn, const struct exchange *exchange) {
-    return exchange->keep_alive && exchange->body_done && exchange->body_fault == PROBLEM_NONE &&
+    return !atomic_load_explicit(&conn->server->draining, memory_order_relaxed) &&
+           exchange->keep_alive && exchange->body_done && exchange->body_fault == PROBLEM_NONE &&
            exchange->ended && !exchange->aborted && stream_open_now(&conn->stream);
 }
 

@@ -329,8 +329,6 @@ static deadline_ms write_deadline(const struct exchange *exchange) {
 static FIBER_FN int send_parts(struct exchange *exchange, const struct iovec *parts, int count) {
     if (exchange->gone || exchange->aborted)
         return -EPIPE;
-    for (int i = 0; i < count; i++)
-        exchange->bytes_out += parts[i].iov_len;
     if (exchange->head_us == 0)
         exchange->head_us = clock_us();
     int rc = stream_write(&exchange->conn->stream, parts, count, write_deadline(exchange));
@@ -368,8 +366,10 @@ FIBER_FN int exchange_respond(struct exchange *exchange, int status, const struc
     head_given(exchange, status, headers, body.len);
     struct iovec parts[2];
     int count = take_head(exchange, parts);
-    if (!exchange->no_body && body.len > 0)
+    if (!exchange->no_body && body.len > 0) {
         parts[count++] = part_of(body);
+        exchange->out_body = body.len;
+    }
     exchange->ended = true;
     return send_parts(exchange, parts, count);
 }
@@ -448,7 +448,7 @@ void exchange_abort(struct exchange *exchange) {
 bool exchange_head_sent(const struct exchange *exchange) { return exchange->head_us != 0; }
 int exchange_status(const struct exchange *exchange) { return exchange->status; }
 uint64_t exchange_bytes_in(const struct exchange *exchange) { return exchange->bytes_in; }
-uint64_t exchange_bytes_out(const struct exchange *exchange) { return exchange->bytes_out; }
+uint64_t exchange_bytes_out(const struct exchange *exchange) { return exchange->out_body; }
 int64_t exchange_head_us(const struct exchange *exchange) { return exchange->head_us; }
 
 /* --- error answers --- */

@@ -117,11 +117,36 @@ static bool full(void) {
     return descriptors != UINT64_MAX && descriptors_in_use() + DESCRIPTORS_SPARE >= descriptors;
 }
 
+/* Idle connections of other loops fill the limit too: those loops are asked to close one each. A message under way
+ * is asked only once. */
+static struct trim {
+    struct message message;
+    _Atomic bool posted;
+} trims[LOOPS_MAX];
+
+static void on_trim(struct message *message) {
+    atomic_store(&container_of(message, struct trim, message)->posted, false);
+    if (full())
+        close_oldest(&idle_here()->conns, false);
+}
+
+static void ask_others(void) {
+    for (unsigned i = 0; i < loops_count(); i++) {
+        if (loop_at(i) == loop_here() || atomic_exchange(&trims[i].posted, true))
+            continue;
+        trims[i].message.run = on_trim;
+        loop_post(loop_at(i), &trims[i].message);
+    }
+}
+
 bool peer_may_open(void) {
     if (!full())
         return true;
     close_oldest(&idle_here()->conns, false);
-    return !full();
+    if (!full())
+        return true;
+    ask_others();
+    return false;
 }
 
 void peer_opened(int delta) {

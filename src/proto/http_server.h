@@ -99,6 +99,7 @@ FIBER_FN int exchange_raw(struct exchange *exchange, struct str bytes);
 /* What has been sent so far. */
 bool exchange_head_sent(const struct exchange *exchange);
 int exchange_status(const struct exchange *exchange); /* 0 before a head was given */
+/* Body bytes, without framing. */
 uint64_t exchange_bytes_in(const struct exchange *exchange);
 uint64_t exchange_bytes_out(const struct exchange *exchange);
 /* Monotonic µs when the head went out, 0 before. */

@@ -46,7 +46,7 @@ struct exchange {
     int status;
     uint64_t out_length; /* UINT64_MAX: until the end */
     uint64_t out_body;   /* body bytes given so far */
-    uint64_t bytes_in, bytes_out;
+    uint64_t bytes_in;   /* body bytes */
     int64_t started_us, head_us;
     bool chunked, no_body, ended, aborted, cut, head_given;
 };

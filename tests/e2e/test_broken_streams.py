@@ -97,6 +97,7 @@ def test_break_in_the_middle_of_a_chunk(gateway: Gateway, worker):
     def script(x):
         x.stream()
         x.chunk(FIRST)
+        x.sleep(0.05)
         x.send(b"100\r\ndata: half a chu")
         cut(x, "fin")
     worker.queue.append(script)
@@ -111,6 +112,7 @@ def test_bad_chunk_framing_counts_as_a_break(gateway: Gateway, worker):
     def script(x):
         x.stream()
         x.chunk(FIRST)
+        x.sleep(0.05)
         x.send(b"zz\r\nnonsense")
         x.wait_gone(5)
     worker.queue.append(script)

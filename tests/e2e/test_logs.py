@@ -208,8 +208,9 @@ def test_log_level(site: Site, level: str):
     assert wanted - {"DEBUG"} <= seen, seen
 
 
-def test_rust_log_overrides_the_flag(site: Site):
-    gateway = exercised(site, "--log-level", "debug", environ={"RUST_LOG": "error"})
+@pytest.mark.parametrize("name", ["RUST_LOG", "SGL_LOG"])
+def test_environment_overrides_the_flag(site: Site, name: str):
+    gateway = exercised(site, "--log-level", "debug", environ={name: "error"})
     assert {entry["level"] for entry in objects(gateway)} == {"ERROR"}
 
 

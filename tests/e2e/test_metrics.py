@@ -193,6 +193,21 @@ def test_states_of_the_fleet(gateway: Gateway, worker):
     assert set(metrics.only("sluice_build_info").labels) == {"version", "commit"}
 
 
+def test_health_shows_in_metrics(site: Site):
+    workers = [site.fake(), site.fake()]
+    gateway = site.gateway("--health-check-interval-secs", "1", "--health-failure-threshold",
+                           "1", workers=workers)
+    assert gateway.metrics().only("sgl_router_active_workers").value == 2
+    workers[0].set_health(False)
+    eventually(lambda: gateway.metrics().only("sgl_router_active_workers").value == 1, 8)
+    metrics = gateway.metrics()
+    for name in ("sgl_router_worker_health", "smg_worker_health"):
+        assert metrics.only(name, worker=workers[0].url).value == 0
+        assert metrics.only(name, worker=workers[1].url).value == 1
+    assert metrics.value("smg_worker_health_checks_total", result="failure") >= 1
+    assert metrics.value("smg_worker_pool_size") == 2, "registered, not healthy"
+
+
 def test_process_metrics_are_true(gateway: Gateway):
     metrics = gateway.metrics()
     rss = metrics.only("process_resident_memory_bytes").value

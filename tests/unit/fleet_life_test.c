@@ -519,9 +519,12 @@ static FIBER_FN void suspicion_probes_at_once(void) {
 
 static FIBER_FN void a_busy_worker_is_alive(void) {
     atomic_store(&listed.delay_ms, 1500); /* longer than a probe may take */
+    fiber_sleep(HEALTH_SUSPECT_MS);       /* the last suspicion is over */
+    int before = atomic_load(&listed.probes);
     worker_heard(live(listed.url), clock_ms());
     fleet_suspect(live(listed.url));
     fiber_sleep(1700);
+    CHECK(atomic_load(&listed.probes) == before + 1);
     CHECK(worker_status(live(listed.url)) == WORKER_READY);
     atomic_store(&live(listed.url)->run->last_byte_ms, clock_ms() - 700000);
     fleet_suspect(live(listed.url));

@@ -251,7 +251,7 @@ static void test_empty_group(void **state) {
 
 /* --- all at once ----------------------------------------------------------------------------- */
 
-#define MANY (HAVE_TSAN ? 500 : 9000)
+#define MANY (HAVE_ASAN || HAVE_TSAN ? 500 : 9000)
 
 static int ended;
 

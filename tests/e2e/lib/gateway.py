@@ -39,11 +39,11 @@ class Gateway(Process):
 
     def __init__(self, directory: Path, name: str, *flags: object, workers: list | tuple = (),
                  command: tuple[str, ...] = (), environ: dict[str, str] | None = None,
-                 wait: str = "ready") -> None:
+                 wait: str | None = "ready", prefix: tuple[str, ...] = ()) -> None:
         self.port = Port()
         self.metrics_port = Port()
         given = [str(flag) for flag in flags]
-        argv = [str(env.BINARY), *command]
+        argv = [*prefix, str(env.BINARY), *command]
         for flag, value in DEFAULTS.items():
             if flag not in given:
                 argv += [flag, value]
