@@ -133,6 +133,7 @@ static FIBER_FN int put_in(struct roster_entry *entry, const struct worker_spec 
         .found = found,
         .old = old,
         .settings = settings,
+        .trusted = entry->listed,
     };
     roster_enter(entry, worker_build(&plan));
     int err = roster_settle();
@@ -216,7 +217,7 @@ static struct job_options add_options(const struct add_order *order) {
     add->revision = order->revision;
     add->trusted = order->trusted;
     add->attempts = detect_attempts(&add->spec);
-    add->peer = worker_peer(&add->spec, settings);
+    add->peer = worker_peer(&add->spec, settings, add->trusted);
     add->auth_line = worker_auth_line(arena, add->spec.api_key);
     if (url_parse(add->spec.url, &url) == 0) {
         add->base_path = url.base;

@@ -5,10 +5,18 @@
 #include "base/clock.h"
 #include "base/panic.h"
 #include "fleet/policy.h"
+#include "fleet/url_guard.h"
 #include "proto/url.h"
 
+static const struct fleet_settings *rules; /* of addresses; the same for the life of the process */
+
+static bool permits(struct str host, const struct sockaddr_storage *address) {
+    char fault[URL_FAULT_MAX];
+    return worker_address_check(rules, host, address, fault) == 0;
+}
+
 struct http_peer *worker_peer(const struct worker_spec *spec,
-                              const struct fleet_settings *settings) {
+                              const struct fleet_settings *settings, bool trusted) {
     const struct worker_pool_spec *own = &spec->pool;
     struct url url;
     int err = url_parse(spec->url, &url);
@@ -20,7 +28,9 @@ struct http_peer *worker_peer(const struct worker_spec *spec,
         .max_idle = settings->upstream_idle_per_worker,
         .idle_ms = settings->upstream_idle_ms,
         .connect_ms = settings->connect_timeout_s * 1000,
+        .permits = trusted ? NULL : permits,
     };
+    rules = settings;
     if (own->pool_max_idle_per_host != FIELD_UNSET)
         options.max_idle = (size_t)own->pool_max_idle_per_host;
     if (own->pool_idle_timeout_secs != FIELD_UNSET)
@@ -46,7 +56,7 @@ static void set_peer(struct worker *worker, const struct worker_plan *plan) {
     if (plan->old != NULL && same_pool(plan->old->spec, plan->spec))
         worker->peer = http_peer_ref(plan->old->peer);
     else
-        worker->peer = worker_peer(plan->spec, plan->settings);
+        worker->peer = worker_peer(plan->spec, plan->settings, plan->trusted);
 }
 
 static void set_run(struct worker *worker, const struct worker_plan *plan) {

@@ -11,16 +11,19 @@
 #define OFFLOAD_FROM (1024 * 1024) /* scanned at several GB/s: below this a hop costs more */
 #define DESCRIBE_MAX (1024 * 1024) /* the parser that can tell takes many times the text's size */
 #define BYTES_PER_TOKEN 4
+#define MODEL_NAME_MAX 1024
 
 struct parse {
     struct request *request;
     struct problem problem;
 };
 
-/* The value's text when it is a JSON string, decoded. */
-static struct str string_value(struct arena *arena, struct str value) {
+/* The value's text when it is a JSON string, decoded. A name longer than any model's is not copied. */
+static struct str model_value(struct arena *arena, struct str value) {
     if (value.len < 2 || value.ptr[0] != '"')
         return STR_NONE;
+    if (value.len > MODEL_NAME_MAX)
+        return STR("unknown");
     struct str inner = str_make(value.ptr + 1, value.len - 2);
     if (str_find_char(inner, '\\') < 0)
         return arena_dup(arena, inner);
@@ -32,7 +35,7 @@ static void on_member(void *arg, struct str key, struct str value) {
     struct request *request = arg;
     struct facts *facts = &request->facts;
     if (str_eq(key, STR("model"))) {
-        struct str model = string_value(request->arena, value);
+        struct str model = model_value(request->arena, value);
         facts->has_model = model.ptr != NULL;
         facts->model = model.ptr ? model : STR("unknown");
     } else if (str_eq(key, STR("stream"))) {

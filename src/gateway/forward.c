@@ -16,6 +16,7 @@ static struct str *id_names;
 static size_t id_name_count;
 
 void forward_init(const struct opt_list *names) {
+    mem_free(id_names);
     id_names = mem_alloc((names->len + 1) * sizeof *id_names);
     id_name_count = names->len;
     for (size_t i = 0; i < names->len; i++)

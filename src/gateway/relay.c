@@ -10,8 +10,7 @@
 #include "proto/sse.h"
 
 #define TAIL_MAX 65536
-/* With the longest piece behind it: what the HTTP client holds back at most and one read. */
-#define TAIL_ROOM (TAIL_MAX + 2 * LOOP_READ_SIZE)
+#define TAIL_ROOM (TAIL_MAX + PIECE_MAX)
 
 static enum relay_end end_of(int rc) {
     if (rc == -ECANCELED)

@@ -24,6 +24,10 @@ FIBER_FN void request_text(struct request *request, int status, struct str text)
 FIBER_FN void request_problem(struct request *request, struct problem problem) {
     request->outcome.error_code = problem_code(problem.id);
     request->outcome.answer_code = request->outcome.error_type = problem_code(problem.id).ptr;
+    if (problem.id == PROBLEM_OVERLOADED)
+        request_header(request, STR("retry-after"),
+                       arena_printf(request->arena, "%lld",
+                                    (long long)request->settings->overload_retry_after_s));
     (void)exchange_problem(request->exchange, problem, &request->out);
 }
 

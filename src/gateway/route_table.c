@@ -21,6 +21,12 @@
         .method = HTTP_##method_##_METHOD, .path = STR_INIT(path_), .auth = AUTH_##auth_,          \
         .media = media_, .handler = handler_                                                       \
     }
+/* The last segment takes the rest of the path, slashes and all: a worker's URL. */
+#define REST(method_, path_, auth_, media_, handler_)                                              \
+    {                                                                                              \
+        .method = HTTP_##method_##_METHOD, .path = STR_INIT(path_), .auth = AUTH_##auth_,          \
+        .media = media_, .handler = handler_, .rest = true                                         \
+    }
 #define LATER(method_, path_, auth_, missing_)                                                     \
     {                                                                                              \
         .method = HTTP_##method_##_METHOD, .path = STR_INIT(path_), .auth = AUTH_##auth_,          \
@@ -91,10 +97,10 @@ const struct route route_table[] = {
     OWN(POST, "/stop_profile", CONTROL, MEDIA_JSON_415, broadcast_stop_profile),
     OWN(POST, "/workers", CONTROL, MEDIA_JSON_415, workers_add),
     OWN(GET, "/workers", CONTROL, MEDIA_ANY, workers_list),
-    OWN(GET, "/workers/{id*}", CONTROL, MEDIA_ANY, workers_get),
-    OWN(PUT, "/workers/{id*}", CONTROL, MEDIA_JSON_415, workers_put),
-    OWN(PATCH, "/workers/{id*}", CONTROL, MEDIA_JSON_415, workers_patch),
-    OWN(DELETE, "/workers/{id*}", CONTROL, MEDIA_ANY, workers_delete),
+    REST(GET, "/workers/{id}", CONTROL, MEDIA_ANY, workers_get),
+    REST(PUT, "/workers/{id}", CONTROL, MEDIA_JSON_415, workers_put),
+    REST(PATCH, "/workers/{id}", CONTROL, MEDIA_JSON_415, workers_patch),
+    REST(DELETE, "/workers/{id}", CONTROL, MEDIA_ANY, workers_delete),
     OWN(POST, "/add_worker", CONTROL, MEDIA_ANY, workers_legacy_add),
     OWN(POST, "/remove_worker", CONTROL, MEDIA_ANY, workers_legacy_remove),
     OWN(GET, "/list_workers", CONTROL, MEDIA_ANY, workers_legacy_list),

@@ -63,33 +63,28 @@ void routes_init(void) {
     }
 }
 
-/* Matches "/a/{x}/b" (one segment) or "/a/{x*}" (the rest, at least one byte). */
-static bool template_match(struct str pattern, struct str path, struct str *param) {
+/* Matches "/a/{x}/b": the braces stand for one segment, or at the end of a `rest` row for all that follows. */
+static bool template_match(struct str pattern, bool rest, struct str path, struct str *param) {
     size_t open = (size_t)str_find_char(pattern, '{');
-    size_t close = (size_t)str_find_char(pattern, '}');
-    struct str tail = str_skip(pattern, close + 1);
+    struct str tail = str_skip(pattern, (size_t)str_find_char(pattern, '}') + 1);
     if (!str_starts(path, str_head(pattern, open)))
         return false;
-    struct str rest = str_skip(path, open);
-    if (pattern.ptr[close - 1] == '*') {
-        *param = rest;
-        return rest.len > 0;
-    }
-    ptrdiff_t slash = str_find_char(rest, '/');
-    size_t len = slash < 0 ? rest.len : (size_t)slash;
-    *param = str_head(rest, len);
-    struct str after = str_skip(rest, len);
-    if (str_find_char(tail, '{') < 0)
-        return len > 0 && str_eq(after, tail);
-    struct str inner;
-    return len > 0 && template_match(tail, after, &inner);
+    struct str value = str_skip(path, open);
+    ptrdiff_t slash = rest && tail.len == 0 ? -1 : str_find_char(value, '/');
+    *param = slash < 0 ? value : str_head(value, (size_t)slash);
+    struct str after = str_skip(value, param->len), inner;
+    if (param->len == 0)
+        return false;
+    return str_find_char(tail, '{') < 0 ? str_eq(after, tail) : template_match(tail, rest, after, &inner);
 }
 
 static const struct path_rows *rows_for(struct str path, struct str *param) {
     const struct path_rows *rows = map_get(&exact, path);
-    for (size_t i = 0; rows == NULL && i < template_count; i++)
-        if (template_match(templates[i]->first->path, path, param))
+    for (size_t i = 0; rows == NULL && i < template_count; i++) {
+        const struct route *first = templates[i]->first;
+        if (template_match(first->path, first->rest, path, param))
             rows = templates[i];
+    }
     return rows;
 }
 

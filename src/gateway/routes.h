@@ -10,11 +10,12 @@ enum route_media { MEDIA_ANY, MEDIA_JSON_400, MEDIA_JSON_415 };
 
 struct route {
     enum http_method method;
-    struct str path;           /* template; "{...}" stands for one segment, "{...*}" at the end for the rest */
+    struct str path;           /* template; "{...}" stands for one segment */
     enum route_auth auth;
     enum route_media media;
     FIBER_FN void (*handler)(struct request *request); /* NULL: 501 with `missing` */
     const char *missing;
+    bool rest;                 /* the last "{...}" takes slashes too */
     /* inference rows */
     const char *endpoint;      /* metric label; NULL: no inference */
     struct str upstream;       /* route at the worker */

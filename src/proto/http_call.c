@@ -21,14 +21,21 @@ static int fail_errno(struct http_call *call, enum http_failure failure, int err
 
 /* --- connecting --- */
 
-static FIBER_FN int place_wait(deadline_ms deadline) {
-    while (!peer_may_open()) {
+static bool take_idle(struct http_call *call) {
+    call->conn = peer_take_idle(call->peer);
+    return call->conn != NULL;
+}
+
+/* Until a connection to this peer comes free or there is place for a new one. */
+static FIBER_FN int place_wait(struct http_call *call, bool fresh, deadline_ms deadline) {
+    for (;;) {
+        if ((!fresh && take_idle(call)) || peer_may_open())
+            return 0;
         if (clock_ms() >= deadline)
             return -EMFILE;
         if (fiber_sleep(OPEN_RETRY_MS) < 0)
             return -ECANCELED;
     }
-    return 0;
 }
 
 static FIBER_FN int dial_address(struct http_call *call, const struct sockaddr *address,
@@ -48,6 +55,9 @@ static FIBER_FN int dial(struct http_call *call, deadline_ms deadline) {
     if (rc < 0)
         return rc;
     for (size_t i = 0; i < all.len; i++) {
+        rc = -EACCES;
+        if (options->permits != NULL && !options->permits(options->host, &all.items[i]))
+            continue;
         rc = dial_address(call, (struct sockaddr *)&all.items[i], deadline);
         if (rc == 0 || rc == -ECANCELED || rc == -ETIMEDOUT)
             break;
@@ -55,30 +65,22 @@ static FIBER_FN int dial(struct http_call *call, deadline_ms deadline) {
     return rc;
 }
 
-static FIBER_FN int connect_new(struct http_call *call) {
+/* An idle connection, unless it shall be a fresh one, or a new one. */
+static FIBER_FN int connection(struct http_call *call, bool fresh) {
     deadline_ms by = deadline_sooner(call->deadline, deadline_in(call->peer->options.connect_ms));
-    int rc = place_wait(by);
+    int rc = place_wait(call, fresh, by);
     if (rc == -EMFILE)
         return fail(call, HTTP_NO_CONNECTION, rc, "all upstream connections are busy");
-    if (rc == 0)
+    call->response.reused_connection = call->conn != NULL;
+    if (rc == 0 && call->conn == NULL)
         rc = dial(call, by);
     if (rc == -ETIMEDOUT)
         return fail(call, HTTP_CONNECT_FAILED, rc, "connect timed out");
     if (rc < 0)
         return fail_errno(call, HTTP_CONNECT_FAILED, rc);
-    call->response.reused_connection = false;
     upstream_begin(call->conn, call);
     stream_resume(&call->conn->stream);
     return 0;
-}
-
-static bool connect_idle(struct http_call *call) {
-    call->conn = peer_take_idle(call->peer);
-    if (call->conn == NULL)
-        return false;
-    call->response.reused_connection = true;
-    upstream_begin(call->conn, call);
-    return true;
 }
 
 /* --- sending --- */
@@ -169,15 +171,14 @@ static void let_go(struct http_call *call, bool keep) {
         upstream_end(conn, keep);
 }
 
-static FIBER_FN int first_exchange(struct http_call *call) {
-    if (!connect_idle(call))
-        return 1;
-    int rc = exchange_once(call);
-    bool stale = rc < 0 && call->failure == HTTP_BROKEN && !call->conn->any_byte;
-    if (!stale)
-        return rc;
-    let_go(call, false);
-    return 1;
+static FIBER_FN int attempt(struct http_call *call, bool fresh) {
+    int rc = connection(call, fresh);
+    return rc < 0 ? rc : exchange_once(call);
+}
+
+/* A kept connection that the worker closed under our hands: nothing of the request was served. */
+static bool stale(const struct http_call *call) {
+    return call->response.reused_connection && call->failure == HTTP_BROKEN && !call->conn->any_byte;
 }
 
 static void call_forgotten(void *arg) { let_go(arg, false); }
@@ -195,12 +196,12 @@ FIBER_FN int http_call_start(struct arena *arena, struct http_peer *peer,
     call->defer = arena_defer(arena, call_forgotten, call);
     if (peer->options.tls)
         return fail(call, HTTP_CONNECT_FAILED, -EPROTONOSUPPORT, "TLS to workers is not available yet");
-    int rc = first_exchange(call);
-    if (rc <= 0)
+    int rc = attempt(call, false);
+    if (rc == 0 || !stale(call))
         return rc;
+    let_go(call, false);
     call->failure = HTTP_FINE;
-    rc = connect_new(call);
-    return rc < 0 ? rc : exchange_once(call);
+    return attempt(call, true);
 }
 
 const struct http_response *http_call_response(const struct http_call *call) { return &call->response; }

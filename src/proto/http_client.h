@@ -16,6 +16,9 @@ struct http_peer_options {
     size_t max_idle;       /* per loop */
     int64_t idle_ms;       /* how long an idle connection is kept */
     int64_t connect_ms;
+    /* Asked of each resolved address before a connection to it; NULL: any. So a name that changes its mind after it
+     * was checked gets nowhere. Any loop; must not park. */
+    bool (*permits)(struct str host, const struct sockaddr_storage *address);
 };
 /* Limits of the process: idle connections over all peers, and open ones (0 = by descriptors). */
 void http_client_limits(size_t max_idle, size_t max_open);

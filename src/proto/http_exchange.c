@@ -29,6 +29,12 @@ static bool budget_take(uint64_t bytes) {
     return false;
 }
 
+/* No waiting for what cannot come. */
+static bool budget_never(uint64_t bytes) {
+    uint64_t limit = atomic_load(&budget.limit);
+    return limit != 0 && bytes > limit;
+}
+
 static void budget_give(struct exchange *exchange) {
     if (exchange->budget > 0)
         atomic_fetch_sub(&budget.used, exchange->budget);
@@ -162,7 +168,7 @@ static FIBER_FN enum problem_id body_room(struct exchange *exchange, deadline_ms
     uint64_t known = exchange->request.content_length;
     uint64_t step = known != UINT64_MAX && known > exchange->budget ? known - exchange->budget : BODY_STEP;
     while (!budget_take(step)) {
-        if (clock_ms() >= deadline)
+        if (clock_ms() >= deadline || budget_never(exchange->budget + step))
             return PROBLEM_OVERLOADED;
         if (fiber_sleep(BUDGET_RETRY_MS) < 0)
             return PROBLEM_CLIENT_GONE;

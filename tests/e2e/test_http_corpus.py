@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -44,6 +45,10 @@ def corpus() -> list[Case]:
 
 
 CORPUS = corpus()
+# Every short faulty request, and some of the others, whose check has to wait for silence.
+SHORT = [case for case in CORPUS if len(case.raw) < 200]
+BYTE_BY_BYTE = [c for c in SHORT if c.expect == "400"] + [c for c in SHORT
+                                                          if c.expect != "400"][::4]
 
 
 @pytest.fixture(scope="module")
@@ -129,14 +134,16 @@ def test_corpus(gateway: Gateway, worker, case: Case):
 
 
 @pytest.mark.skipif(not CORPUS, reason=f"no http/requests.jsonl under {env.TESTDATA}/data")
-@pytest.mark.parametrize("case", [c for c in CORPUS if len(c.raw) < 200][::4],
-                         ids=lambda c: c.name)
+@pytest.mark.parametrize("case", BYTE_BY_BYTE, ids=lambda c: c.name)
 def test_corpus_byte_by_byte(gateway: Gateway, worker, case: Case):
     """How the bytes are cut into packets must not change the verdict."""
     worker.clear()
     with gateway.raw() as conn:
         try:
+            head_end = case.raw.find(b"\r\n\r\n") + 4
             for at in range(len(case.raw)):
+                if at == head_end:
+                    time.sleep(0.03)  # the head is surely read before its body comes
                 conn.send(case.raw[at:at + 1])
         except OSError:
             pass  # refused before the last byte: the answer is read below

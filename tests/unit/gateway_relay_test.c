@@ -92,7 +92,7 @@ struct script {
 };
 
 static size_t piece_end(const struct script *script) {
-    size_t end = script->stop;
+    size_t end = script->stop - script->sent > PIECE_MAX ? script->sent + PIECE_MAX : script->stop;
     for (size_t i = 0; i < sizeof script->cuts / sizeof *script->cuts; i++)
         if (script->cuts[i] > script->sent && script->cuts[i] < end)
             end = script->cuts[i];
@@ -266,7 +266,7 @@ static void long_events_pass(void **state) {
     struct str body = long_stream();
     static const size_t cuts[][8] = {
         {5, 9, 20, 65536, 65545, 70000, LONG, LONG + 1}, {65545, 65546, 2 * 65536 + 9},
-        {9, 9 + 131071}, {10, 10 + 131071}, {65545, 65545 + 131071}, {LONG + 2}, {LONG + 3}, {1},
+        {9, 9 + PIECE_MAX}, {10, 10 + PIECE_MAX}, {65545, 65545 + PIECE_MAX}, {LONG + 2}, {LONG + 3}, {1},
     };
     for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
         struct script script = {.body = body, .stop = body.len};

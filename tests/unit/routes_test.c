@@ -130,8 +130,8 @@ static void parameters(void **state) {
         enum http_method method;
         const char *path, *row, *param;
     } cases[] = {
-        {HTTP_GET_METHOD, "/workers/http://h:1", "/workers/{id*}", "http://h:1"},
-        {HTTP_GET_METHOD, "/workers/http%3A%2F%2Fh%3A1/", "/workers/{id*}", "http%3A%2F%2Fh%3A1/"},
+        {HTTP_GET_METHOD, "/workers/http://h:1", "/workers/{id}", "http://h:1"},
+        {HTTP_GET_METHOD, "/workers/http%3A%2F%2Fh%3A1/", "/workers/{id}", "http%3A%2F%2Fh%3A1/"},
         {HTTP_POST_METHOD, "/v1/responses/r_1/cancel", "/v1/responses/{id}/cancel", "r_1"},
         {HTTP_GET_METHOD, "/v1/responses/cancel", "/v1/responses/{id}", "cancel"},
         {HTTP_GET_METHOD, "/v1/conversations/c/items/i", "/v1/conversations/{id}/items/{item_id}",

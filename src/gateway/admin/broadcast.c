@@ -332,8 +332,23 @@ static FIBER_FN int cancel_all(void *arg) {
     return fanout_run(&fanout, &cancel->list);
 }
 
+/* The id goes into the path that workers see: nothing in it may change which path that is. */
+static bool id_harmless(struct str id) {
+    for (size_t i = 0; i < id.len; i++) {
+        unsigned char c = (unsigned char)id.ptr[i];
+        bool letter = (unsigned char)((c | 0x20) - 'a') < 26, digit = (unsigned char)(c - '0') < 10;
+        if (!letter && !digit && c != '-' && c != '_')
+            return false;
+    }
+    return id.len > 0;
+}
+
 FIBER_FN void broadcast_cancel_response(struct request *request) {
     struct cancel cancel = {.request = request};
+    if (!id_harmless(request->param)) {
+        request_fail(request, PROBLEM_NOT_FOUND);
+        return;
+    }
     request->facts.authorization = headers_get(&request->http->headers, STR("authorization"));
     if (control_call(cancel_all, &cancel) < 0)
         return; /* only when the client has gone, or the process stops */

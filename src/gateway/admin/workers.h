@@ -5,7 +5,7 @@
 
 FIBER_FN void workers_add(struct request *request);
 FIBER_FN void workers_list(struct request *request);
-/* /workers/{id*}: UUID, percent-encoded URL or raw URL. */
+/* /workers/{id}: UUID, percent-encoded URL or raw URL. */
 FIBER_FN void workers_get(struct request *request);
 FIBER_FN void workers_put(struct request *request);
 FIBER_FN void workers_patch(struct request *request);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "gateway/request.h"
+#include "io/loop.h"
 
 /* How an attempt failed before there was anything to relay. */
 enum attempt_failure {
@@ -13,6 +14,9 @@ enum attempt_failure {
     ATTEMPT_CANCELLED, /* the client has gone, or we stop */
     ATTEMPT_NO_PLACE,  /* no upstream connection to be had */
 };
+
+/* The longest piece of an answer. */
+#define PIECE_MAX (2 * LOOP_READ_SIZE)
 
 struct backend_ops;
 
@@ -35,7 +39,9 @@ struct backend_ops {
     /* Sends the request and waits for the head; unless it is an event stream also for the first 64 KiB of the
      * body. Fills *reply; finish must follow in any case. */
     FIBER_FN void (*start)(struct request *request, struct worker *worker, struct reply *reply);
-    /* The next piece after `held`: 1 with *piece, 0 at the end, negative errno (-ETIMEDOUT: deadline). */
+    /* The next piece after `held`: 1 with *piece, 0 at the end, negative errno (-ETIMEDOUT: deadline). The piece is
+     * gone after the next read and whenever the fiber parks elsewhere: a write takes care of that, but what is to
+     * be used after a write must be copied before it. */
     FIBER_FN int (*read)(struct request *request, struct reply *reply, struct str *piece);
     /* The next read would not park. */
     bool (*ready)(const struct reply *reply);

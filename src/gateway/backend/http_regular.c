@@ -109,7 +109,7 @@ static deadline_ms call_deadline(const struct request *request, const struct wor
 static void request_prepare(struct request *request, struct worker *worker, struct exchange_up *up) {
     int64_t first = request->settings->first_byte_timeout_ms;
     up->body = request->body;
-    up->held = buf_make(HOLD_MAX + 2 * LOOP_READ_SIZE); /* short of full, and the longest piece */
+    up->held = buf_make(HOLD_MAX + PIECE_MAX);
     up->up = (struct http_call_request){
         .method = STR("POST"),
         .target = target_of(request, worker),
