@@ -1,5 +1,5 @@
-/* See launch.h. Order of start: settings, log, descriptors, loops, fleet (its jobs run in the background), listeners.
- * Serving does not wait for workers. */
+/* See launch.h. Order of start: settings, log, descriptors, loops, fleet (its jobs run in the
+ * background), listeners. Serving does not wait for workers. */
 #include "app/launch.h"
 
 #include <signal.h>
@@ -83,8 +83,8 @@ static void say_start(const struct app *app) {
     snprintf(text, sizeof text,
              "Starting router on %s%s%s:%u | mode: regular | policy: %s | max_payload: %lluMB | "
              "descriptors: %llu -> %llu",
-             six ? "[" : "", settings->host, six ? "]" : "", settings->port, policy_name(app->policy),
-             (unsigned long long)(settings->limits.max_body >> 20),
+             six ? "[" : "", settings->host, six ? "]" : "", settings->port,
+             policy_name(app->policy), (unsigned long long)(settings->limits.max_body >> 20),
              (unsigned long long)app->descriptors_before, (unsigned long long)app->descriptors_now);
     log_info("app", text, F_INT("data_loops", settings->runtime_threads),
              F_CSTR("version", SLUICE_VERSION));

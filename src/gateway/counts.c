@@ -1,8 +1,10 @@
-/* See counts.h. Label values are our own literals, route templates, and model ids of registered workers. */
+/* See counts.h. Label values are our own literals, route templates, and model ids of registered
+ * workers. */
 #include "gateway/counts.h"
 
 #include <stdio.h>
 
+#include "base/map.h"
 #include "base/metric.h"
 #include "gateway/inflight.h"
 #include "gateway/routes.h"
@@ -10,24 +12,22 @@
 
 #define ATTEMPT_LABEL_MAX 6
 #define STATUS_SLOTS 6
-#define MODEL_SLOTS 4
 
-/* The series of one route on one loop. Numbers are looked up once and remembered; what varies by status or model has
- * a few slots, and past those is looked up each time. */
+/* The series of one route on one loop. Numbers are looked up once and remembered; what varies by
+ * status has a few slots, and past those is looked up each time. */
 struct status_slot {
     int status;
     const char *code;
     metric_ref responses, upstream;
 };
 struct model_slot {
-    char *model;
     metric_ref requests[2]; /* by streaming */
     metric_ref head, generation, ttft;
 };
 struct route_series {
     metric_ref arrivals, http_duration, requests, duration, generate, overhead;
     struct status_slot by_status[STATUS_SLOTS];
-    struct model_slot by_model[MODEL_SLOTS];
+    struct map by_model; /* id to slot; as many as there were registered ids */
 };
 
 #define SERIES(family, ...)                                                                        \
@@ -108,15 +108,13 @@ static struct status_slot *status_slot(struct route_series *series, int status, 
     return NULL;
 }
 
-static struct model_slot *model_slot(struct route_series *series, const char *model) {
-    for (size_t i = 0; i < MODEL_SLOTS; i++) {
-        struct model_slot *slot = &series->by_model[i];
-        if (slot->model == NULL)
-            slot->model = mem_strdup(model);
-        if (strcmp(slot->model, model) == 0)
-            return slot;
-    }
-    return NULL;
+static struct model_slot *model_slot(struct route_series *series, struct str model) {
+    struct model_slot *slot = map_get(&series->by_model, model);
+    if (slot != NULL)
+        return slot;
+    slot = mem_zalloc(sizeof *slot);
+    map_put(&series->by_model, model, slot);
+    return slot;
 }
 
 /* --- events --- */
@@ -125,9 +123,10 @@ void count_arrival(const struct request *request) {
     struct route_series *series = series_of(request);
     enum http_method method = request->http->method;
     bool usual = request->route != NULL && method == request->route->method;
-    metric_inc(usual ? REMEMBERED(series->arrivals, METRIC_SMG_HTTP_REQUESTS_TOTAL,
-                                  count_method(method), path_label(request))
-                     : SERIES(METRIC_SMG_HTTP_REQUESTS_TOTAL, count_method(method), path_label(request)));
+    metric_inc(
+        usual ? REMEMBERED(series->arrivals, METRIC_SMG_HTTP_REQUESTS_TOTAL, count_method(method),
+                           path_label(request))
+              : SERIES(METRIC_SMG_HTTP_REQUESTS_TOTAL, count_method(method), path_label(request)));
 }
 
 static int reply_status(const struct reply *reply) {
@@ -149,13 +148,15 @@ static void count_upstream(const struct request *request, int status, const char
     struct status_slot *slot = status_slot(series_of(request), status, code);
     metric_ref ref = slot ? slot->upstream : 0;
     if (ref == 0)
-        ref = SERIES(METRIC_SMG_ROUTER_UPSTREAM_RESPONSES_TOTAL, "http", status_label(status, text), code);
+        ref = SERIES(METRIC_SMG_ROUTER_UPSTREAM_RESPONSES_TOTAL, "http", status_label(status, text),
+                     code);
     if (slot != NULL)
         slot->upstream = ref;
     metric_inc(ref);
 }
 
-void count_attempt(const struct request *request, const struct worker *worker, const struct reply *reply) {
+void count_attempt(const struct request *request, const struct worker *worker,
+                   const struct reply *reply) {
     if (reply->failure == ATTEMPT_CANCELLED)
         return;
     int status = reply_status(reply);
@@ -176,7 +177,8 @@ void count_retry(const struct request *request, uint32_t attempt, int64_t wait_m
 
 void count_exhausted(const struct request *request) {
     metric_inc(SERIES(METRIC_SGL_RETRIES_EXHAUSTED_TOTAL, path_label(request)));
-    metric_inc(SERIES(METRIC_SMG_WORKER_RETRIES_EXHAUSTED_TOTAL, "regular", endpoint_label(request)));
+    metric_inc(
+        SERIES(METRIC_SMG_WORKER_RETRIES_EXHAUSTED_TOTAL, "regular", endpoint_label(request)));
 }
 
 static void count_response(const struct request *request) {
@@ -186,7 +188,8 @@ static void count_response(const struct request *request) {
     struct status_slot *slot = status_slot(series_of(request), status, code);
     metric_ref ref = slot ? slot->responses : 0;
     if (ref == 0)
-        ref = SERIES(METRIC_SMG_HTTP_RESPONSES_TOTAL, path_label(request), status_label(status, text), code);
+        ref = SERIES(METRIC_SMG_HTTP_RESPONSES_TOTAL, path_label(request),
+                     status_label(status, text), code);
     if (slot != NULL)
         slot->responses = ref;
     metric_inc(ref);
@@ -201,10 +204,11 @@ static void count_http(const struct request *request) {
     double elapsed = seconds(head_us - exchange_started_us(request->exchange));
     enum http_method method = request->http->method;
     bool usual = request->route != NULL && method == request->route->method;
-    metric_observe(usual ? REMEMBERED(series->http_duration, METRIC_SMG_HTTP_REQUEST_DURATION_SECONDS,
-                                      count_method(method), path_label(request))
-                         : SERIES(METRIC_SMG_HTTP_REQUEST_DURATION_SECONDS, count_method(method),
-                                  path_label(request)),
+    metric_observe(usual
+                       ? REMEMBERED(series->http_duration, METRIC_SMG_HTTP_REQUEST_DURATION_SECONDS,
+                                    count_method(method), path_label(request))
+                       : SERIES(METRIC_SMG_HTTP_REQUEST_DURATION_SECONDS, count_method(method),
+                                path_label(request)),
                    elapsed);
     count_response(request);
 }
@@ -214,35 +218,36 @@ static void count_success(const struct request *request, struct model_slot *slot
     const char *endpoint = endpoint_label(request);
     int64_t started = exchange_started_us(request->exchange);
     double head = seconds(exchange_head_us(request->exchange) - started);
-    metric_observe(REMEMBERED(slot->head, METRIC_SMG_ROUTER_REQUEST_DURATION_SECONDS, "http", "regular",
-                              "http", model, endpoint),
+    metric_observe(REMEMBERED(slot->head, METRIC_SMG_ROUTER_REQUEST_DURATION_SECONDS, "http",
+                              "regular", "http", model, endpoint),
                    head);
-    metric_observe(REMEMBERED(series_of(request)->generate, METRIC_SGL_GENERATE_DURATION_SECONDS), head);
-    metric_observe(REMEMBERED(slot->generation, METRIC_SMG_ROUTER_GENERATION_DURATION_SECONDS, "http",
-                              "regular", model, endpoint),
+    metric_observe(REMEMBERED(series_of(request)->generate, METRIC_SGL_GENERATE_DURATION_SECONDS),
+                   head);
+    metric_observe(REMEMBERED(slot->generation, METRIC_SMG_ROUTER_GENERATION_DURATION_SECONDS,
+                              "http", "regular", model, endpoint),
                    seconds(end_us - started));
     if (request->outcome.first_byte_us > 0)
-        metric_observe(REMEMBERED(slot->ttft, METRIC_SMG_ROUTER_TTFT_SECONDS, "http", "regular", model,
-                                  endpoint),
+        metric_observe(REMEMBERED(slot->ttft, METRIC_SMG_ROUTER_TTFT_SECONDS, "http", "regular",
+                                  model, endpoint),
                        seconds(request->outcome.first_byte_us - started));
 }
 
 static void count_failure(const struct request *request, const char *model, int status) {
     if (request->outcome.error_status != 0)
         status = request->outcome.error_status;
-    metric_inc(SERIES(METRIC_SGL_REQUEST_ERRORS_TOTAL, path_label(request), request->outcome.error_type));
+    metric_inc(
+        SERIES(METRIC_SGL_REQUEST_ERRORS_TOTAL, path_label(request), request->outcome.error_type));
     metric_inc(SERIES(METRIC_SMG_ROUTER_REQUEST_ERRORS_TOTAL, "http", "regular", "http", model,
                       endpoint_label(request), error_class(status)));
 }
 
 static void count_by_model(const struct request *request, int status, int64_t end_us) {
     const char *model = model_label(request);
-    struct model_slot spare = {0}, *slot = model_slot(series_of(request), model);
-    if (slot == NULL)
-        slot = &spare;
+    struct model_slot *slot = model_slot(series_of(request), str_from(model));
     bool stream = request->facts.stream;
-    metric_inc(REMEMBERED(slot->requests[stream], METRIC_SMG_ROUTER_REQUESTS_TOTAL, "http", "regular",
-                          "http", model, endpoint_label(request), stream ? "true" : "false"));
+    metric_inc(REMEMBERED(slot->requests[stream], METRIC_SMG_ROUTER_REQUESTS_TOTAL, "http",
+                          "regular", "http", model, endpoint_label(request),
+                          stream ? "true" : "false"));
     if (request->outcome.error_type != NULL)
         count_failure(request, model, status);
     else if (status / 100 == 2)

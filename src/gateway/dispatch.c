@@ -1,6 +1,6 @@
-/* See dispatch.h. Each attempt takes a guard on a worker and gives it back before the next one, so that nothing is
- * held while a request waits. How often and how long is asked of the worker that has just failed: it may have
- * retry options of its own. */
+/* See dispatch.h. Each attempt takes a guard on a worker and gives it back before the next one,
+ * so that nothing is held while a request waits. How often and how long is asked of the worker
+ * that has just failed: it may have retry options of its own. */
 #include "gateway/dispatch.h"
 
 #include <math.h>
@@ -86,14 +86,16 @@ static void tried_free(struct attempts *attempts) {
 
 static void choose(struct request *request, struct attempts *attempts, struct choice *choice) {
     struct policy *policy = gateway_policy(request->gateway);
-    policy_choose(policy, ROLE_REGULAR, &request->facts, attempts->tried, attempts->tried_count, false,
-                  choice);
-    if (choice->worker == NULL && attempts->tried_count > 0) /* nobody else: those that failed again */
+    policy_choose(policy, ROLE_REGULAR, &request->facts, attempts->tried, attempts->tried_count,
+                  false, choice);
+    if (choice->worker == NULL &&
+        attempts->tried_count > 0) /* nobody else: those that failed again */
         policy_choose(policy, ROLE_REGULAR, &request->facts, NULL, 0, false, choice);
 }
 
 /* Picks a worker and takes its guard. A lost race for a half-open circuit counts as tried. */
-static bool take_worker(struct request *request, struct attempts *attempts, struct worker_guard *guard) {
+static bool take_worker(struct request *request, struct attempts *attempts,
+                        struct worker_guard *guard) {
     struct choice choice;
     for (int races = 0; races < RACES_MAX; races++) {
         choose(request, attempts, &choice);
@@ -108,7 +110,8 @@ static bool take_worker(struct request *request, struct attempts *attempts, stru
 
 /* --- trying --- */
 
-/* A model is named in metrics and logs by the id that a worker has registered, never by what a client wrote. */
+/* A model is named in metrics and logs by the id that a worker has registered, never by what a
+ * client wrote. */
 static struct str model_name(struct request *request, const struct worker *worker) {
     if (str_eq(request->facts.model, worker->model_id))
         return request->facts.model;
@@ -170,7 +173,9 @@ struct retry_plan {
     double initial_ms, max_ms, multiplier, jitter;
 };
 
-static double own_ms(int64_t own, int64_t ours) { return (double)(own == FIELD_UNSET ? ours : own); }
+static double own_ms(int64_t own, int64_t ours) {
+    return (double)(own == FIELD_UNSET ? ours : own);
+}
 static double own_number(double own, double ours) { return isnan(own) ? ours : own; }
 
 static struct retry_plan retry_plan(const struct gateway_settings *settings,
@@ -221,7 +226,8 @@ static bool settle(struct request *request, struct dispatched *dispatched, bool 
     return false;
 }
 
-/* After an attempt: gives its worker back and waits when there is to be another one, else settles. */
+/* After an attempt: gives its worker back and waits when there is to be another one, else
+ * settles. */
 static FIBER_FN bool again(struct request *request, struct dispatched *dispatched,
                            struct attempts *attempts) {
     struct worker *worker = dispatched->guard.worker;

@@ -18,7 +18,8 @@ struct parse {
     struct problem problem;
 };
 
-/* The value's text when it is a JSON string, decoded. A name longer than any model's is not copied. */
+/* The value's text when it is a JSON string, decoded. A name longer than any model's is not
+ * copied. */
 static struct str model_value(struct arena *arena, struct str value) {
     if (value.len < 2 || value.ptr[0] != '"')
         return STR_NONE;

@@ -84,7 +84,8 @@ static bool for_one_hop(const struct headers *headers, struct str name) {
 static bool goes_on(const struct headers *headers, const struct header *header) {
     if (str_eq(header->name, STR("x-request-id")) && !forward_id_usable(header->value))
         return false;
-    return is_allowed(header->name) && is_text(header->value) && !for_one_hop(headers, header->name);
+    return is_allowed(header->name) && is_text(header->value) &&
+           !for_one_hop(headers, header->name);
 }
 
 bool forward_own_key(const struct request *request, struct str authorization) {
@@ -108,7 +109,8 @@ static size_t lines_room(const struct request *request, const struct worker *wor
     return room;
 }
 
-static char *put_authorization(char *at, const struct request *request, const struct worker *worker) {
+static char *put_authorization(char *at, const struct request *request,
+                               const struct worker *worker) {
     struct str theirs = request->facts.authorization;
     if (worker->auth_line.len > 0)
         return str_put(at, worker->auth_line);
@@ -154,7 +156,8 @@ static bool repeated_later(const struct headers *headers, size_t i) {
     return false;
 }
 
-struct headers forward_answer(struct request *request, const struct headers *theirs, bool event_stream) {
+struct headers forward_answer(struct request *request, const struct headers *theirs,
+                              bool event_stream) {
     struct headers headers = request->out;
     bool one_hop = headers_get(theirs, STR("connection")).ptr != NULL;
     for (size_t i = 0; i < theirs->len; i++) {

@@ -1,5 +1,5 @@
-/* See gateway.h. Three servers: the API on the data loops, the metrics page and the probe port on the control
- * loop, where no load of the data plane reaches them. */
+/* See gateway.h. Three servers: the API on the data loops, the metrics page and the probe port
+ * on the control loop, where no load of the data plane reaches them. */
 #include "gateway/gateway.h"
 
 #include <errno.h>
@@ -29,7 +29,9 @@ struct gateway {
 
 bool gateway_draining(const struct gateway *gateway) { return atomic_load(&gateway->draining); }
 int64_t gateway_started_ms(const struct gateway *gateway) { return gateway->started_ms; }
-struct policy *gateway_policy(const struct gateway *gateway) { return gateway->policy; }
+struct policy *gateway_policy(const struct gateway *gateway) {
+    return gateway->policy;
+}
 void gateway_probed(struct gateway *gateway) { atomic_store(&gateway->probed_ms, clock_ms()); }
 
 uint64_t gateway_config_version(const struct gateway *gateway) {
@@ -60,12 +62,18 @@ static FIBER_FN void unroutable(struct request *request, struct str allow) {
     request_fail(request, PROBLEM_METHOD_NOT_ALLOWED);
 }
 
-/* A body that is announced too long is refused before anything else is looked at (layer order, 01 section 2.5). */
+/* A body that is announced too long is refused before anything else is looked at (layer order,
+ * 01 section 2.5). */
 static FIBER_FN bool body_fits(struct request *request) {
-    uint64_t length = request->http->content_length;
-    if (length == UINT64_MAX || length <= request->settings->limits.max_body)
+    uint64_t length = request->http->content_length, most = request->settings->limits.max_body;
+    if (length == UINT64_MAX || length <= most)
         return true;
-    return request_read_body(request);
+    struct problem problem = {.id = PROBLEM_PAYLOAD_TOO_LARGE};
+    problem.message =
+        arena_printf(request->arena, "request body larger than max_payload_size (%llu bytes)",
+                     (unsigned long long)most);
+    request_problem(request, problem);
+    return false;
 }
 
 static FIBER_FN void serve(struct request *request, struct str allow) {
@@ -127,7 +135,8 @@ static int final_status(const struct request *request) {
     if (exchange_client_gone(request->exchange))
         return problem_status(PROBLEM_CLIENT_GONE);
     int status = exchange_status(request->exchange);
-    return status != 0 ? status : problem_status(PROBLEM_INTERNAL); /* which the server then answers */
+    return status != 0 ? status
+                       : problem_status(PROBLEM_INTERNAL); /* which the server then answers */
 }
 
 /* The one place where a request ends. */
@@ -157,7 +166,8 @@ static struct request *request_new(struct gateway *gateway, struct exchange *exc
 static FIBER_FN void on_request(void *arg, struct exchange *exchange) {
     struct request *request = request_new(arg, exchange);
     struct str allow;
-    request->route = route_find(request->http->method, request->http->path, &request->param, &allow);
+    request->route =
+        route_find(request->http->method, request->http->path, &request->param, &allow);
     inflight_begin(&request->inflight, exchange_started_us(exchange));
     count_arrival(request);
     if (log_enabled(LOG_DEBUG))
@@ -207,7 +217,8 @@ static FIBER_FN void on_probe(void *arg, struct exchange *exchange) {
     struct str path = request->http->path, allow;
     bool known = str_eq(path, STR("/liveness")) || str_eq(path, STR("/readiness")) ||
                  str_eq(path, STR("/health"));
-    request->route = known ? route_find(request->http->method, path, &request->param, &allow) : NULL;
+    request->route =
+        known ? route_find(request->http->method, path, &request->param, &allow) : NULL;
     if (request->route == NULL)
         request_fail(request, PROBLEM_NOT_FOUND);
     else if (str_eq(path, STR("/health")))
@@ -285,8 +296,8 @@ static int bind_all(struct gateway *gateway, char *error, size_t size) {
     return 0;
 }
 
-int gateway_open(const struct gateway_settings *settings, struct policy *policy, struct gateway **out,
-                 char *error, size_t size) {
+int gateway_open(const struct gateway_settings *settings, struct policy *policy,
+                 struct gateway **out, char *error, size_t size) {
     struct gateway *gateway = mem_zalloc(sizeof *gateway);
     gateway->settings = settings;
     gateway->policy = policy;

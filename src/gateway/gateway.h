@@ -5,15 +5,15 @@
 
 struct gateway;
 
-/* Opens the listeners (API, metrics, probe port) without accepting yet. 0 with *out; or a negative errno with
- * `error` (size bytes) saying what could not be bound. Main thread, after loops_start. Settings are kept by
- * reference. */
-int gateway_open(const struct gateway_settings *settings, struct policy *policy, struct gateway **out,
-                 char *error, size_t size) MUST_CHECK;
+/* Opens the listeners (API, metrics, probe port) without accepting yet. 0 with *out; or a
+ * negative errno with `error` (size bytes) saying what could not be bound. Main thread, after
+ * loops_start. Settings are kept by reference. */
+int gateway_open(const struct gateway_settings *settings, struct policy *policy,
+                 struct gateway **out, char *error, size_t size) MUST_CHECK;
 /* Starts to accept. */
 void gateway_start(struct gateway *gateway);
-/* Spec 01 section 8.3: readiness turns 503, settle, refuse, drain, cut. Control-loop fiber; returns when no
- * connection is left. `settle_ms` 0: refuse at once. */
+/* Spec 01 section 8.3: readiness turns 503, settle, refuse, drain, cut. Control-loop fiber;
+ * returns when no connection is left. `settle_ms` 0: refuse at once. */
 FIBER_FN void gateway_stop(struct gateway *gateway, int64_t settle_ms, int64_t drain_ms);
 /* Nothing is open, and nobody has asked for readiness in the last minute: no need to settle. */
 bool gateway_unwatched(const struct gateway *gateway);

@@ -46,7 +46,8 @@ static bool origin_allowed(const struct request *request, struct str origin) {
 }
 
 static void cors_listed(struct request *request, struct str origin) {
-    request_header(request, STR("vary"), STR("origin")); /* also without one: a cache must not mix the two */
+    request_header(request, STR("vary"),
+                   STR("origin")); /* also without one: a cache must not mix the two */
     if (!origin_allowed(request, origin))
         return;
     request_header(request, STR("access-control-allow-origin"), origin);

@@ -31,9 +31,10 @@ static FIBER_FN bool media_ok(struct request *request) {
     if (request->route->media == MEDIA_JSON_415)
         request_fail(request, PROBLEM_UNSUPPORTED_MEDIA_TYPE);
     else
-        request_problem(request,
-                        (struct problem){.id = PROBLEM_JSON_PARSE,
-                                         .message = STR("Missing Content-Type: application/json header")});
+        request_problem(
+            request,
+            (struct problem){.id = PROBLEM_JSON_PARSE,
+                             .message = STR("Missing Content-Type: application/json header")});
     return false;
 }
 
@@ -55,7 +56,8 @@ static const char *error_type(const struct dispatched *dispatched, int status) {
 }
 
 /* The answer ended early, after its head had been sent. */
-static enum breaker_outcome cut_short(struct request *request, enum problem_id problem, const char *type) {
+static enum breaker_outcome cut_short(struct request *request, enum problem_id problem,
+                                      const char *type) {
     request->outcome.error_code = problem_code(problem);
     request->outcome.error_type = type;
     request->outcome.error_status = problem_status(problem);
@@ -70,7 +72,8 @@ static enum breaker_outcome relayed(struct request *request, struct dispatched *
     case RELAY_CLIENT_GONE:
         request->outcome.error_code = problem_code(PROBLEM_CLIENT_GONE);
         return BREAKER_NEUTRAL;
-    case RELAY_TIMED_OUT: return cut_short(request, PROBLEM_UPSTREAM_TIMEOUT, "call_upstream_timeout");
+    case RELAY_TIMED_OUT:
+        return cut_short(request, PROBLEM_UPSTREAM_TIMEOUT, "call_upstream_timeout");
     case RELAY_BROKEN: return cut_short(request, PROBLEM_STREAM_BROKEN, "upstream_stream_broken");
     }
     return BREAKER_NEUTRAL;
@@ -154,7 +157,8 @@ static void put_result(struct json_writer *writer, const struct rerank *rerank, 
     json_object_end(writer);
 }
 
-static void put_results(struct json_writer *writer, const struct rerank *rerank, yyjson_val *array) {
+static void put_results(struct json_writer *writer, const struct rerank *rerank,
+                        yyjson_val *array) {
     size_t i, max;
     yyjson_val *item;
     json_array(writer);

@@ -38,8 +38,9 @@ static size_t bucket_of(int64_t age_s) {
 
 static void sample(struct loop_inflight *here, int64_t now_us) {
     uint32_t counts[BUCKETS] = {0};
-    list_for(item, &here->requests)
-        counts[bucket_of((now_us - container_of(item, struct inflight, link)->started_us) / 1000000)]++;
+    list_for (item, &here->requests)
+        counts[bucket_of((now_us - container_of(item, struct inflight, link)->started_us) /
+                         1000000)]++;
     for (size_t i = 0; i < BUCKETS; i++)
         atomic_store_explicit(&here->counts[i], counts[i], memory_order_relaxed);
 }
@@ -50,7 +51,8 @@ static void sample_here(struct message *message) {
 }
 
 static void on_tick(struct timer *timer) {
-    for (unsigned i = 1; i < loops_count(); i++) { /* 0 is the control loop, which serves no clients */
+    for (unsigned i = 1; i < loops_count();
+         i++) { /* 0 is the control loop, which serves no clients */
         struct message *message = mem_zalloc(sizeof *message);
         message->run = sample_here;
         loop_post(loop_at(i), message);

@@ -1,5 +1,6 @@
-/* Requests in flight by age (smg_http_inflight_request_age_count, spec 06 section 1.5). Each loop keeps its own in
- * order of arrival; every 20 s it is asked to count them, and a scrape shows the sums of the last counts. */
+/* Requests in flight by age (smg_http_inflight_request_age_count, spec 06 section 1.5). Each
+ * loop keeps its own in order of arrival; every 20 s it is asked to count them, and a scrape
+ * shows the sums of the last counts. */
 #pragma once
 
 #include "base/list.h"

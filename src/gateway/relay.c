@@ -1,5 +1,6 @@
-/* See relay.h. An event stream goes out event by event: the unfinished tail is held back (at most 64 KiB) so that
- * a break almost always falls between two events, where it can be told instead of tearing JSON. */
+/* See relay.h. An event stream goes out event by event: the unfinished tail is held back (at
+ * most 64 KiB) so that a break almost always falls between two events, where it can be told
+ * instead of tearing JSON. */
 #include "gateway/relay.h"
 
 #include <errno.h>
@@ -18,7 +19,8 @@ static enum relay_end end_of(int rc) {
     return rc == -ETIMEDOUT ? RELAY_TIMED_OUT : RELAY_BROKEN;
 }
 
-/* A client that takes its time does not keep the worker beyond the request's deadline, though no read waits. */
+/* A client that takes its time does not keep the worker beyond the request's deadline, though no
+ * read waits. */
 static FIBER_FN int next_piece(struct request *request, struct reply *reply, struct str *piece) {
     if (loop_now_ms() >= request->deadline)
         return -ETIMEDOUT;
@@ -59,8 +61,8 @@ struct sse_relay {
     struct request *request;
     struct reply *reply;
     struct sse_border border;
-    struct buf tail;    /* of an event that is not complete yet */
-    bool torn;          /* part of an unfinished event has been sent */
+    struct buf tail; /* of an event that is not complete yet */
+    bool torn;       /* part of an unfinished event has been sent */
 };
 
 static FIBER_FN int sse_send(struct sse_relay *relay, struct str bytes) {
@@ -78,8 +80,8 @@ static FIBER_FN int tail_send(struct sse_relay *relay) {
     return rc;
 }
 
-/* Sends what is held and `whole`, which ends an event; `rest` is what is held from now on. It is put by first,
- * because the piece that both lie in is gone once the fiber has parked. */
+/* Sends what is held and `whole`, which ends an event; `rest` is what is held from now on. It is
+ * put by first, because the piece that both lie in is gone once the fiber has parked. */
 static FIBER_FN int events_send(struct sse_relay *relay, struct str whole, struct str rest) {
     struct buf held = relay->tail;
     relay->tail = buf_make(TAIL_ROOM);
@@ -114,21 +116,24 @@ static enum problem_id error_problem(enum relay_end end) {
 /* The error event in the form of the API that the client speaks. */
 static struct str error_event(struct request *request, enum relay_end end) {
     struct problem problem = {.id = error_problem(end)};
-    struct str text = problem_text(problem), code = problem_code(problem.id), type = error_type(end);
+    struct str text = problem_text(problem), code = problem_code(problem.id),
+               type = error_type(end);
     if (str_eq(request->route->path, STR("/v1/messages")))
-        return arena_printf(request->arena,
-                            "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\","
-                            "\"message\":\"%.*s\"}}\n\n",
-                            STR_ARG(text));
+        return arena_printf(
+            request->arena,
+            "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\","
+            "\"message\":\"%.*s\"}}\n\n",
+            STR_ARG(text));
     if (str_eq(request->route->path, STR("/v1/responses")))
         return arena_printf(request->arena,
                             "event: error\ndata: {\"type\":\"error\",\"code\":\"%.*s\",\"message\":"
                             "\"%.*s\",\"param\":null}\n\n",
                             STR_ARG(code), STR_ARG(text));
-    return arena_printf(request->arena,
-                        "data: {\"error\":{\"type\":\"%.*s\",\"code\":\"%.*s\",\"message\":\"%.*s\","
-                        "\"param\":null}}\n\n",
-                        STR_ARG(type), STR_ARG(code), STR_ARG(text));
+    return arena_printf(
+        request->arena,
+        "data: {\"error\":{\"type\":\"%.*s\",\"code\":\"%.*s\",\"message\":\"%.*s\","
+        "\"param\":null}}\n\n",
+        STR_ARG(type), STR_ARG(code), STR_ARG(text));
 }
 
 static FIBER_FN enum relay_end sse_broken(struct sse_relay *relay, int rc) {

@@ -7,7 +7,8 @@ void request_header(struct request *request, struct str name, struct str value) 
     headers_add(&request->out, request->arena, name, value);
 }
 
-FIBER_FN void request_respond(struct request *request, int status, struct str type, struct str body) {
+FIBER_FN void request_respond(struct request *request, int status, struct str type,
+                              struct str body) {
     if (type.len > 0)
         request_header(request, STR("content-type"), type);
     (void)exchange_respond(request->exchange, status, &request->out, body);

@@ -50,11 +50,15 @@ static inline void stack_registered(char *low, char *high) {
 #endif
 }
 
-static inline void stack_unpoison(char *low, size_t size) {
-#if HAVE_ASAN
-    __asan_unpoison_memory_region(low, size);
-#else
+/* A free stack is out of bounds: whoever still holds a pointer into one is caught. */
+static inline void stack_poison(char *low, size_t size, bool out_of_bounds) {
     (void)low;
     (void)size;
+    (void)out_of_bounds;
+#if HAVE_ASAN
+    if (out_of_bounds)
+        __asan_poison_memory_region(low, size);
+    else
+        __asan_unpoison_memory_region(low, size);
 #endif
 }

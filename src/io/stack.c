@@ -59,6 +59,7 @@ struct stack stack_get(void) {
         slab_map();
     char *span = stacks.warm.len > 0 ? stacks.warm.items[--stacks.warm.len]
                                      : stacks.cold.items[--stacks.cold.len];
+    stack_poison(span + PAGE, STACK_SPAN - PAGE, false);
     return (struct stack){.low = span + PAGE, .size = STACK_SPAN - PAGE};
 }
 
@@ -82,10 +83,11 @@ static void depth_sample(struct stack stack) {
 
 void stack_put(struct stack stack) {
     char *span = stack.low - PAGE;
-    stack_unpoison(stack.low, stack.size);
+    stack_poison(stack.low, stack.size, false); /* what its frames left */
     bool deep = page_touched(stack.low + stack.size - TRIM_DEPTH);
     if (deep || stacks.puts++ % SAMPLE_EVERY == 0)
         depth_sample(stack);
+    stack_poison(stack.low, stack.size, true);
     if (stacks.warm.len < STACKS_WARM) {
         if (deep)
             (void)madvise(stack.low, stack.size - TRIM_DEPTH + PAGE, MADV_DONTNEED);

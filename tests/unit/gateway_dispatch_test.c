@@ -1,5 +1,5 @@
-/* The retry loop over workers that are real but for their answers: guards, references and breakers count as they
- * do in service; policy, backend, clock and sleep are made up here. */
+/* The retry loop over workers that are real but for their answers: guards, references and
+ * breakers count as they do in service; policy, backend, clock and sleep are made up here. */
 #include "gateway/dispatch.h"
 
 #include <math.h>
@@ -28,7 +28,7 @@ struct step {
 
 static struct worker *workers[WORKERS];
 static struct {
-    size_t workers;          /* how many there are */
+    size_t workers;           /* how many there are */
     struct step steps[STEPS]; /* what the attempts get, in order; the last one stays */
     size_t step_count;
     int attempts, finished, suspected, dry_choices;
@@ -71,8 +71,9 @@ static void fake_choose(struct policy *policy, enum worker_role role, const stru
 static const struct backend_ops fake_backend;
 
 static void fake_start(struct request *request, struct worker *worker, struct reply *reply) {
-    struct step step = world.steps[world.attempts < (int)world.step_count ? world.attempts
-                                                                         : (int)world.step_count - 1];
+    struct step step =
+        world.steps[world.attempts < (int)world.step_count ? world.attempts
+                                                           : (int)world.step_count - 1];
     (void)request;
     *reply = (struct reply){.ops = &fake_backend,
                             .failure = step.failure,
@@ -151,8 +152,9 @@ static struct policy *fake_policy(const struct gateway *gateway) {
 
 /* --- the scene --- */
 
-static struct fleet_settings fleet_settings = {
-    .breaker = {false, 1000, 1, 30000, 60000}, .upstream_idle_per_worker = 1, .connect_timeout_s = 1};
+static struct fleet_settings fleet_settings = {.breaker = {false, 1000, 1, 30000, 60000},
+                                               .upstream_idle_per_worker = 1,
+                                               .connect_timeout_s = 1};
 static struct gateway_settings settings;
 static struct request request;
 static struct dispatched dispatched;
@@ -166,11 +168,8 @@ static struct worker *make_worker(int i, const char *json) {
     snprintf(body, sizeof body, "{\"url\":\"%s\"%s}", url, json);
     assert_int_equal(worker_spec_read(arena, str_from(body), &spec, &fault), 0);
     uuid_v7(id);
-    struct worker_plan plan = {.id = id,
-                               .revision = 1,
-                               .index = (uint32_t)i,
-                               .spec = &spec,
-                               .settings = &fleet_settings};
+    struct worker_plan plan = {
+        .id = id, .revision = 1, .index = (uint32_t)i, .spec = &spec, .settings = &fleet_settings};
     struct worker *worker = worker_build(&plan);
     atomic_store(&worker->run->status, WORKER_READY);
     arena_free(arena);
@@ -246,9 +245,14 @@ static void first_answer_is_taken(void **state) {
 
 static void retryable_answers_go_around(void **state) {
     (void)state;
-    static const struct step bad[] = {
-        {.status = 408}, {.status = 429}, {.status = 500}, {.status = 502}, {.status = 503},
-        {.status = 504}, {ATTEMPT_BROKEN, 0, false}, {ATTEMPT_CONNECT, 0, false}};
+    static const struct step bad[] = {{.status = 408},
+                                      {.status = 429},
+                                      {.status = 500},
+                                      {.status = 502},
+                                      {.status = 503},
+                                      {.status = 504},
+                                      {ATTEMPT_BROKEN, 0, false},
+                                      {ATTEMPT_CONNECT, 0, false}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         scene(3, "");
         STEPS_ARE(bad[i]);

@@ -74,11 +74,16 @@ static void what_is_no_object(void **state) {
     static const struct {
         const char *body, *message; /* its beginning */
     } cases[] = {
-        {"[]", "Invalid JSON data: "},        {"\"x\"", "Invalid JSON data: "},
-        {"7", "Invalid JSON data: "},         {"null", "Invalid JSON data: "},
-        {"", "JSON syntax error: "},          {"{", "JSON syntax error: "},
-        {"{\"a\":1,}", "JSON syntax error: "}, {"{\"a\":1}x", "JSON syntax error: "},
-        {"{\"a\":\"\xff\"}", "JSON syntax error: "}, {"{'a':1}", "JSON syntax error: "},
+        {"[]", "Invalid JSON data: "},
+        {"\"x\"", "Invalid JSON data: "},
+        {"7", "Invalid JSON data: "},
+        {"null", "Invalid JSON data: "},
+        {"", "JSON syntax error: "},
+        {"{", "JSON syntax error: "},
+        {"{\"a\":1,}", "JSON syntax error: "},
+        {"{\"a\":1}x", "JSON syntax error: "},
+        {"{\"a\":\"\xff\"}", "JSON syntax error: "},
+        {"{'a':1}", "JSON syntax error: "},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         scene(str_from(cases[i].body), true);

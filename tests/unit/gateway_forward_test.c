@@ -72,19 +72,32 @@ static void the_allow_list(void **state) {
         const char *name;
         bool goes_on;
     } cases[] = {
-        {"x-request-id", true},       {"x-correlation-id", true},
-        {"x-trace-id", true},         {"request-id", true},
-        {"x-request-id-parent", true}, {"traceparent", true},
-        {"tracestate", true},         {"x-smg-routing-key", true},
-        {"x-request-ids", false},     {"x-request-i", false},
-        {"cookie", false},            {"host", false},
-        {"content-length", false},    {"transfer-encoding", false},
-        {"connection", false},        {"accept-encoding", false},
-        {"user-agent", false},        {"x-api-key", false},
-        {"x-smg-target-worker", false}, {"x-forwarded-for", false},
-        {"expect", false},            {"te", false},
-        {"upgrade", false},           {"proxy-authorization", false},
-        {"x", false},                 {"", false},
+        {"x-request-id", true},
+        {"x-correlation-id", true},
+        {"x-trace-id", true},
+        {"request-id", true},
+        {"x-request-id-parent", true},
+        {"traceparent", true},
+        {"tracestate", true},
+        {"x-smg-routing-key", true},
+        {"x-request-ids", false},
+        {"x-request-i", false},
+        {"cookie", false},
+        {"host", false},
+        {"content-length", false},
+        {"transfer-encoding", false},
+        {"connection", false},
+        {"accept-encoding", false},
+        {"user-agent", false},
+        {"x-api-key", false},
+        {"x-smg-target-worker", false},
+        {"x-forwarded-for", false},
+        {"expect", false},
+        {"te", false},
+        {"upgrade", false},
+        {"proxy-authorization", false},
+        {"x", false},
+        {"", false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct scene scene;
@@ -102,7 +115,8 @@ static void odd_values(void **state) {
     static const struct {
         const char *name, *value, *expected;
     } cases[] = {
-        {"x-correlation-id", "caf\xe9", NULL}, {"x-correlation-id", "\x7f", NULL},
+        {"x-correlation-id", "caf\xe9", NULL},
+        {"x-correlation-id", "\x7f", NULL},
         {"x-correlation-id", "two words", "two words"},
         {"x-smg-routing-key", "tab\there", "tab\there"},
         {"tracestate", "a=1,b=2", "a=1,b=2"},
@@ -125,9 +139,12 @@ static void our_id_when_there_is_none(void **state) {
         const char *name, *value;
         bool ours;
     } cases[] = {
-        {"cookie", "x", true},           {"traceparent", "x", true},
-        {"x-request-id-parent", "x", true}, {"x-correlation-id", "c", false},
-        {"request-id", "r", false},      {"x-trace-id", "bad one", true},
+        {"cookie", "x", true},
+        {"traceparent", "x", true},
+        {"x-request-id-parent", "x", true},
+        {"x-correlation-id", "c", false},
+        {"request-id", "r", false},
+        {"x-trace-id", "bad one", true},
         {"x-request-id", "x", false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -161,8 +178,9 @@ static void connection_names_are_not_passed(void **state) {
 
 static void names_that_may_not_be_ids(void **state) {
     (void)state;
-    static const char *names[] = {"authorization", "content-length", "transfer-encoding", "host",
-                                  "connection", "expect", "x-mine"};
+    static const char *names[] = {"authorization", "content-length", "transfer-encoding",
+                                  "host",          "connection",     "expect",
+                                  "x-mine"};
     struct scene scene;
     scene_open(&scene);
     use_names(7, names);
@@ -274,13 +292,49 @@ static struct headers answer(struct scene *scene, const char *const *theirs, boo
 
 static void what_comes_back(void **state) {
     (void)state;
-    static const char *const theirs[] = {
-        "connection", "x-private, keep-alive", "keep-alive", "timeout=5", "x-private", "1",
-        "proxy-authenticate", "Basic", "proxy-authorization", "x", "te", "x", "trailers", "x",
-        "trailer", "x", "upgrade", "h2c", "transfer-encoding", "chunked", "content-length", "5",
-        "content-encoding", "gzip", "host", "h", "x-request-id", "theirs",
-        "access-control-allow-origin", "evil", "server", "uvicorn", "content-type", "text/plain",
-        "x-twice", "1", "set-cookie", "a=1", "x-twice", "2", "set-cookie", "b=2", NULL};
+    static const char *const theirs[] = {"connection",
+                                         "x-private, keep-alive",
+                                         "keep-alive",
+                                         "timeout=5",
+                                         "x-private",
+                                         "1",
+                                         "proxy-authenticate",
+                                         "Basic",
+                                         "proxy-authorization",
+                                         "x",
+                                         "te",
+                                         "x",
+                                         "trailers",
+                                         "x",
+                                         "trailer",
+                                         "x",
+                                         "upgrade",
+                                         "h2c",
+                                         "transfer-encoding",
+                                         "chunked",
+                                         "content-length",
+                                         "5",
+                                         "content-encoding",
+                                         "gzip",
+                                         "host",
+                                         "h",
+                                         "x-request-id",
+                                         "theirs",
+                                         "access-control-allow-origin",
+                                         "evil",
+                                         "server",
+                                         "uvicorn",
+                                         "content-type",
+                                         "text/plain",
+                                         "x-twice",
+                                         "1",
+                                         "set-cookie",
+                                         "a=1",
+                                         "x-twice",
+                                         "2",
+                                         "set-cookie",
+                                         "b=2",
+                                         NULL};
     struct scene scene;
     for (int stream = 0; stream < 2; stream++) {
         scene_open(&scene);

@@ -1,4 +1,5 @@
-/* What a request is called, and what a browser is told. The answer of a preflight is caught here. */
+/* What a request is called, and what a browser is told. The answer of a preflight is caught
+ * here. */
 #include "gateway/request.h"
 
 #include <setjmp.h>
@@ -48,11 +49,16 @@ static struct str out(const char *name) { return headers_get(&request.out, str_f
 static void prefix_by_path(void **state) {
     (void)state;
     static const char *const cases[][2] = {
-        {"/v1/chat/completions", "chatcmpl-"}, {"/v1/completions", "cmpl-"},
-        {"/generate", "gnt-"},                 {"/v1/responses", "resp-"},
-        {"/v1/messages", "msg_"},              {"/v1/embeddings", "req-"},
-        {"/", "req-"},                         {"", "req-"},
-        {"/v1/responses/x/cancel", "req-"},    {"/health_generate", "req-"},
+        {"/v1/chat/completions", "chatcmpl-"},
+        {"/v1/completions", "cmpl-"},
+        {"/generate", "gnt-"},
+        {"/v1/responses", "resp-"},
+        {"/v1/messages", "msg_"},
+        {"/v1/embeddings", "req-"},
+        {"/", "req-"},
+        {"", "req-"},
+        {"/v1/responses/x/cancel", "req-"},
+        {"/health_generate", "req-"},
         {"/nope/chat/completions", "chatcmpl-"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -116,8 +122,12 @@ static void listed_origins(void **state) {
     static const struct {
         const char *origin;
         bool allowed;
-    } cases[] = {{"https://a.test", true},   {"https://b.test", true}, {"https://c.test", false},
-                 {"https://a.test.evil", false}, {"https://a.tes", false}, {"null", false},
+    } cases[] = {{"https://a.test", true},
+                 {"https://b.test", true},
+                 {"https://c.test", false},
+                 {"https://a.test.evil", false},
+                 {"https://a.tes", false},
+                 {"null", false},
                  {NULL, false}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         scene(HTTP_GET_METHOD, "/");

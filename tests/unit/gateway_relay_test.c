@@ -1,5 +1,5 @@
-/* The relay between a worker and a client that are both made up here. A piece is gone after every write and every
- * read, as it is when the fiber parks. */
+/* The relay between a worker and a client that are both made up here. A piece is gone after
+ * every write and every read, as it is when the fiber parks. */
 #include "gateway/relay.h"
 
 #include <errno.h>
@@ -265,8 +265,14 @@ static void long_events_pass(void **state) {
     (void)state;
     struct str body = long_stream();
     static const size_t cuts[][8] = {
-        {5, 9, 20, 65536, 65545, 70000, LONG, LONG + 1}, {65545, 65546, 2 * 65536 + 9},
-        {9, 9 + PIECE_MAX}, {10, 10 + PIECE_MAX}, {65545, 65545 + PIECE_MAX}, {LONG + 2}, {LONG + 3}, {1},
+        {5, 9, 20, 65536, 65545, 70000, LONG, LONG + 1},
+        {65545, 65546, 2 * 65536 + 9},
+        {9, 9 + PIECE_MAX},
+        {10, 10 + PIECE_MAX},
+        {65545, 65545 + PIECE_MAX},
+        {LONG + 2},
+        {LONG + 3},
+        {1},
     };
     for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
         struct script script = {.body = body, .stop = body.len};
@@ -300,8 +306,8 @@ static void border_after_a_long_event(void **state) {
     struct script script = {
         .body = body, .cuts = {9, 100000, LONG + 2}, .stop = LONG + 6, .how = -ECONNRESET};
     check_broken(body, LONG + 6, run(&script, true));
-    script = (struct script){
-        .body = body, .cuts = {9, 100000}, .stop = LONG + 1, .how = -ECONNRESET};
+    script =
+        (struct script){.body = body, .cuts = {9, 100000}, .stop = LONG + 1, .how = -ECONNRESET};
     assert_int_equal(run(&script, true), RELAY_BROKEN);
     assert_true(client.aborted && !client.ended);
 }
@@ -334,8 +340,7 @@ static void error_events_of_each_api(void **state) {
     assert_true(str_starts(event, STR("event: error\ndata: ")));
     yyjson_val *root = event_data(scene.arena, event);
     assert_true(str_eq(json_get_str(root, "type", STR("")), STR("error")));
-    assert_true(
-        str_eq(json_get_str(json_get(root, "error"), "type", STR("")), STR("api_error")));
+    assert_true(str_eq(json_get_str(json_get(root, "error"), "type", STR("")), STR("api_error")));
     scene_close(&scene);
 
     event = broken_as(&scene, "/v1/responses", -ECONNRESET);
@@ -355,8 +360,10 @@ static void error_events_of_each_api(void **state) {
 static void deadline_ends_a_stream(void **state) {
     (void)state;
     struct scene scene;
-    struct script script = {
-        .body = STR("data: 1\n\ndata: 2\n\ndata: 3\n\n"), .cuts = {9, 18}, .stop = 27, .takes_ms = 10};
+    struct script script = {.body = STR("data: 1\n\ndata: 2\n\ndata: 3\n\n"),
+                            .cuts = {9, 18},
+                            .stop = 27,
+                            .takes_ms = 10};
     scene_open(&scene, &script, true);
     scene.request.deadline = 15; /* no read waits for it */
     assert_int_equal(relay_reply(&scene.request, &scene.reply), RELAY_TIMED_OUT);
@@ -383,7 +390,8 @@ static void head_of_a_stream(void **state) {
     scene_open(&scene, &script, true);
     assert_int_equal(relay_reply(&scene.request, &scene.reply), RELAY_DONE);
     assert_int_equal(headers_count(&client.headers, STR("content-type")), 1);
-    assert_true(str_eq(headers_get(&client.headers, STR("content-type")), STR("text/event-stream")));
+    assert_true(
+        str_eq(headers_get(&client.headers, STR("content-type")), STR("text/event-stream")));
     assert_int_equal(client.length, UINT64_MAX);
     assert_true(client.dropped);
     assert_true(client.flushes > 0); /* the head does not wait for the first event */
@@ -453,7 +461,8 @@ static void plain_in_pieces(void **state) {
     static const struct {
         int how;
         enum relay_end end;
-    } breaks[] = {{-ECONNRESET, RELAY_BROKEN}, {-ETIMEDOUT, RELAY_TIMED_OUT},
+    } breaks[] = {{-ECONNRESET, RELAY_BROKEN},
+                  {-ETIMEDOUT, RELAY_TIMED_OUT},
                   {-ECANCELED, RELAY_CLIENT_GONE}};
     for (size_t i = 0; i < sizeof breaks / sizeof *breaks; i++) {
         script.how = breaks[i].how;

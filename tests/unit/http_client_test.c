@@ -896,10 +896,10 @@ static void body_max_open(void) {
     fiber_group_init(&group);
     for (int i = 0; i < 3; i++) /* all places taken for half a second */
         fiber_group_spawn(&group, caller_main, NULL);
+    turns(1);
     struct http_peer *patient = peer;
     peer_options.connect_ms = 5;
     peer = http_peer_new(&peer_options);
-    turns(1);
     struct http_peer *impatient = peer;
     for (int i = 0; i < 4; i++) {
         call_simple("GET"); /* refused as what it is: no fault of the worker */
@@ -921,6 +921,7 @@ static void test_max_open(void **state) {
 
 static struct fiber *victim;
 static int victim_rc, countdown;
+static bool victim_over;
 static struct message tick;
 
 static void on_tick(struct message *message) {
@@ -951,6 +952,7 @@ static void victim_main(void *arg) {
         http_call_finish(one); /* else the arena does */
     arena_free(arena);
     victim = NULL;
+    victim_over = true;
 }
 
 static _Atomic bool crowd_over;
@@ -977,11 +979,14 @@ static void script_victims(void) {
 static bool victim_run(int turn, void *arg) {
     countdown = turn;
     tick.run = on_tick;
+    victim_over = false;
     fiber_spawn(victim_main, arg);
+    (void)fiber_yield();
     loop_post(loop_here(), &tick);
-    await(victim == NULL);
+    await(victim_over);
     turns(2);
-    assert_true(victim_rc == 0 || victim_rc == -ECANCELED);
+    if (victim_rc != 0 && victim_rc != -ECANCELED)
+        fail_msg("cancelled at turn %d: %d", turn, victim_rc);
     return victim_rc == 0;
 }
 

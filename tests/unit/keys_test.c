@@ -11,11 +11,20 @@ static void bearer_tokens(void **state) {
     static const struct {
         const char *header, *token; /* NULL: none */
     } cases[] = {
-        {"Bearer abc", "abc"},    {"bearer abc", "abc"},    {"BEARER abc", "abc"},
-        {"Bearer  abc ", "abc"},  {"Bearer a b", "a b"},    {"Bearer Abc", "Abc"},
-        {"Bearer ", ""},          {"Bearer", NULL},         {"Bearerabc", NULL},
-        {"Basic abc", NULL},      {"", NULL},               {"abc", NULL},
-        {" Bearer abc", NULL},    {"Token Bearer x", NULL},
+        {"Bearer abc", "abc"},
+        {"bearer abc", "abc"},
+        {"BEARER abc", "abc"},
+        {"Bearer  abc ", "abc"},
+        {"Bearer a b", "a b"},
+        {"Bearer Abc", "Abc"},
+        {"Bearer ", ""},
+        {"Bearer", NULL},
+        {"Bearerabc", NULL},
+        {"Basic abc", NULL},
+        {"", NULL},
+        {"abc", NULL},
+        {" Bearer abc", NULL},
+        {"Token Bearer x", NULL},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct str token = keys_bearer(str_from(cases[i].header));
@@ -28,8 +37,8 @@ static void bearer_tokens(void **state) {
 
 static void equal_keys(void **state) {
     (void)state;
-    static const char *const keys[] = {"a", "b", "aa", "ab", "ba", "aaa", "secret", "secreT",
-                                       "secret ", "ecret", "secretsecret"};
+    static const char *const keys[] = {"a",      "b",      "aa",      "ab",    "ba",          "aaa",
+                                       "secret", "secreT", "secret ", "ecret", "secretsecret"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         for (size_t k = 0; k < sizeof keys / sizeof *keys; k++)
             assert_int_equal(keys_equal(str_from(keys[i]), str_from(keys[k])), i == k);

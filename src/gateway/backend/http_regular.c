@@ -1,5 +1,6 @@
-/* See http_regular.h. The client's body goes on byte for byte. A short answer is read to its end before it is handed
- * on, and then the connection is free for others, however slowly the client takes it. */
+/* See http_regular.h. The client's body goes on byte for byte. A short answer is read to its end
+ * before it is handed on, and then the connection is free for others, however slowly the client
+ * takes it. */
 #include "gateway/backend/http_regular.h"
 
 #include <errno.h>
@@ -42,24 +43,26 @@ static enum problem_id problem_of(enum attempt_failure failure, bool in_body) {
 }
 
 /* A connect that the request's own deadline cut short is no fault of the connection. */
-static enum problem_id problem_now(const struct request *request, const struct reply *reply, bool in_body) {
+static enum problem_id problem_now(const struct request *request, const struct reply *reply,
+                                   bool in_body) {
     bool late = reply->failure == ATTEMPT_CONNECT && deadline_left(request->deadline) == 0;
     return late ? PROBLEM_UPSTREAM_TIMEOUT : problem_of(reply->failure, in_body);
 }
 
-static void failed(struct request *request, struct reply *reply, struct worker *worker, bool in_body) {
+static void failed(struct request *request, struct reply *reply, struct worker *worker,
+                   bool in_body) {
     struct exchange_up *up = reply->state;
     reply->failure = failure_of(http_call_failure(up->call));
     if (reply->failure == ATTEMPT_OK) /* the call is fine, but we had no room for its answer */
         reply->failure = ATTEMPT_BROKEN;
     reply->problem.id = problem_now(request, reply, in_body);
-    reply->problem.message = arena_printf(request->arena, "%.*s. URL: %.*s%.*s",
-                                          STR_ARG(http_call_error(up->call)), STR_ARG(worker->url),
-                                          STR_ARG(request->route->upstream));
+    reply->problem.message =
+        arena_printf(request->arena, "%.*s. URL: %.*s%.*s", STR_ARG(http_call_error(up->call)),
+                     STR_ARG(worker->url), STR_ARG(request->route->upstream));
 }
 
-/* Reads until the body is complete or too long to hold. The usual short answer is there in one piece that is still
- * in the read buffer: one copy. */
+/* Reads until the body is complete or too long to hold. The usual short answer is there in one
+ * piece that is still in the read buffer: one copy. */
 static FIBER_FN int hold(struct request *request, struct reply *reply) {
     struct exchange_up *up = reply->state;
     struct str piece;
@@ -91,7 +94,8 @@ static struct str target_of(struct request *request, const struct worker *worker
                         STR_ARG(request->route->upstream));
 }
 
-/* A worker that sends bytes is alive, whatever its health probe says. Told once a while: every loop writes there. */
+/* A worker that sends bytes is alive, whatever its health probe says. Told once a while: every
+ * loop writes there. */
 static void heard(struct exchange_up *up) {
     int64_t now = loop_now_ms();
     if (now - up->heard_ms < HEARD_EVERY_MS)
@@ -106,7 +110,8 @@ static deadline_ms call_deadline(const struct request *request, const struct wor
     return deadline_sooner(request->deadline, deadline_in(worker->request_timeout_ms));
 }
 
-static void request_prepare(struct request *request, struct worker *worker, struct exchange_up *up) {
+static void request_prepare(struct request *request, struct worker *worker,
+                            struct exchange_up *up) {
     int64_t first = request->settings->first_byte_timeout_ms;
     up->body = request->body;
     up->held = buf_make(HOLD_MAX + PIECE_MAX);

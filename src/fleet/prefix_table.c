@@ -1,0 +1,773 @@
+/* Shards by the hash's top bits; a shard is an array of 512-byte buckets with 12 entries each,
+ * open addressing by whole buckets. A bucket counts the entries that found it full and went on to
+ * the next one, so that a search for what is not there mostly ends in one cache line.
+ *
+ * Entries do not move while their array lives, and an entry's hash is its version: it is taken
+ * away before anything else of the entry changes, and a reader looks at it before and after. An
+ * array that grew is replaced by one in another stretch of address space; the old one's pages go
+ * back, its addresses stay, and a reader that was in it sees that the shard's size has changed.
+ *
+ * Age is counted in insertions, not in time: an epoch is 1/32 of the shard's entries inserted. A
+ * hand goes over the buckets; each eviction takes the oldest entry of the next WINDOW of them. */
+#include "fleet/prefix_table.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/pages.h"
+#include "base/panic.h"
+#include "fleet/prefix_index.h"
+
+enum {
+    SLOTS = 12,
+    WINDOW = 4,            /* 48 entries looked at, of which the oldest goes */
+    EPOCHS = 32,           /* epochs that an untouched entry lives for, about */
+    SIZES = 24,            /* of a shard's array; 0 is none at all */
+    WORKERS = 1 << 16,     /* slots */
+    SHARD_BYTES = 1 << 19, /* as much as can be moved in 200 us */
+    AHEAD = 8,             /* entries that are on their way while one is written */
+};
+
+struct entry {
+    _Atomic uint64_t hash;                    /* 0: free */
+    _Atomic uint64_t holders[PREFIX_HOLDERS]; /* slot | generation << 16 | tick << 32 */
+};
+
+struct bucket {
+    _Atomic uint64_t tags[2]; /* a byte of the hash for each slot, 0 = free; then `passed` */
+    _Atomic uint64_t ages[2]; /* a byte for each slot: the epoch of the last use */
+    struct entry entries[SLOTS];
+};
+_Static_assert(sizeof(struct bucket) == 512, "eight cache lines");
+
+#define PASSED_SHIFT 32 /* upper half of tags[1]: entries that went on to the next bucket */
+#define TAGS_1 UINT64_C(0xffffffff)
+
+struct shard {
+    alignas(128) pthread_mutex_t lock; /* the rest is written under it */
+    _Atomic uint32_t count, limit;
+    _Atomic uint32_t epoch;
+    uint32_t hand, inserted; /* the latter since the epoch began */
+    _Atomic uint64_t evictions;
+};
+
+struct worker_row {
+    _Atomic uint16_t ended; /* generations that are over, less than UINT16_MAX */
+    _Atomic int32_t held;
+};
+
+struct prefix_table {
+    unsigned shard_bits;
+    uint32_t shard_count, sizes;
+    uint32_t buckets[SIZES];      /* in one shard's array of this size */
+    _Atomic(char *) arrays[SIZES]; /* of all shards, mapped when the first one needs it */
+    _Atomic uint8_t *size_of;     /* each shard's present size */
+    struct worker_row *workers;
+    struct shard *shards;
+    pthread_mutex_t moving; /* one shard at a time: two arrays of it are there meanwhile */
+    _Atomic bool holes;
+    uint64_t max_entries, max_bytes, fixed_bytes;
+    size_t mapped; /* of the table itself */
+};
+
+/* --- arrays ---------------------------------------------------------------------------------- */
+
+/* A shard's array as a writer (under the lock) or a reader found it. */
+struct array {
+    struct bucket *buckets;
+    uint32_t n, size;
+};
+
+static struct array array_at(const struct prefix_table *table, uint32_t shard, uint32_t size) {
+    char *base = atomic_load_explicit(&table->arrays[size], memory_order_relaxed);
+    struct array array = {NULL, table->buckets[size], size};
+    if (array.n > 0)
+        array.buckets = (struct bucket *)base + (size_t)shard * array.n;
+    return array;
+}
+
+static uint32_t size_of(const struct prefix_table *table, uint32_t shard) {
+    return atomic_load_explicit(&table->size_of[shard], memory_order_acquire);
+}
+
+static struct array array_now(const struct prefix_table *table, uint32_t shard) {
+    return array_at(table, shard, size_of(table, shard));
+}
+
+/* Entries that an array takes before it is too full to search well. */
+static uint32_t array_room(uint32_t buckets) { return buckets * SLOTS / 16 * 15; }
+
+static uint64_t hash_named(uint64_t hash) { return hash + (hash == 0); }
+
+static uint32_t shard_of(const struct prefix_table *table, uint64_t hash) {
+    return table->shard_bits > 0 ? (uint32_t)(hash >> (64 - table->shard_bits)) : 0;
+}
+
+static uint32_t home_of(const struct array *array, uint64_t hash) {
+    return (uint32_t)((hash & UINT32_MAX) * array->n >> 32);
+}
+
+static uint32_t after(const struct array *array, uint32_t bucket) {
+    return bucket + 1 == array->n ? 0 : bucket + 1;
+}
+
+/* --- one bucket ------------------------------------------------------------------------------ */
+
+static uint64_t word(const _Atomic uint64_t *at) {
+    return atomic_load_explicit(at, memory_order_acquire);
+}
+
+static void set_word(_Atomic uint64_t *at, uint64_t value) {
+    atomic_store_explicit(at, value, memory_order_release);
+}
+
+static uint8_t byte_of(const _Atomic uint64_t words[2], unsigned slot) {
+    return (uint8_t)(word(&words[slot / 8]) >> (slot % 8 * 8));
+}
+
+static void set_byte(_Atomic uint64_t words[2], unsigned slot, uint8_t value) {
+    unsigned shift = slot % 8 * 8;
+    uint64_t old = word(&words[slot / 8]);
+    uint64_t new = (old & ~(UINT64_C(0xff) << shift)) | (uint64_t)value << shift;
+    if (new != old)
+        set_word(&words[slot / 8], new);
+}
+
+static uint8_t tag_of(uint64_t hash) {
+    uint8_t tag = (uint8_t)(hash >> 32);
+    return tag > 0 ? tag : 1;
+}
+
+static uint32_t passed(const struct bucket *bucket) {
+    return (uint32_t)(word(&bucket->tags[1]) >> PASSED_SHIFT);
+}
+
+static void add_passed(struct bucket *bucket, int delta) {
+    uint64_t old = word(&bucket->tags[1]);
+    set_word(&bucket->tags[1], old + ((uint64_t)(int64_t)delta << PASSED_SHIFT));
+}
+
+/* The top bit of each byte that is 0, and at times of one above such a byte. */
+static uint64_t zero_bytes(uint64_t x) {
+    return (x - UINT64_C(0x0101010101010101)) & ~x & UINT64_C(0x8080808080808080);
+}
+
+/* Slots that carry the tag, one bit in 8 of two words each; some may not. */
+static void tagged(const struct bucket *bucket, uint8_t tag, uint64_t marks[2]) {
+    uint64_t all = tag * UINT64_C(0x0101010101010101);
+    marks[0] = zero_bytes(word(&bucket->tags[0]) ^ all);
+    marks[1] = zero_bytes(word(&bucket->tags[1]) ^ all) & TAGS_1;
+}
+
+static int slot_in(const struct bucket *bucket, uint64_t hash) {
+    uint64_t marks[2];
+    tagged(bucket, tag_of(hash), marks);
+    for (int half = 0; half < 2; half++) {
+        for (; marks[half] != 0; marks[half] &= marks[half] - 1) {
+            int slot = half * 8 + __builtin_ctzll(marks[half]) / 8;
+            if (word(&bucket->entries[slot].hash) == hash)
+                return slot;
+        }
+    }
+    return -1;
+}
+
+static int free_slot(const struct bucket *bucket) {
+    uint64_t marks[2];
+    tagged(bucket, 0, marks);
+    if (marks[0] != 0)
+        return __builtin_ctzll(marks[0]) / 8;
+    return marks[1] != 0 ? 8 + __builtin_ctzll(marks[1]) / 8 : -1;
+}
+
+/* --- finding --------------------------------------------------------------------------------- */
+
+struct spot {
+    struct bucket *bucket;
+    unsigned slot;
+    struct entry *entry; /* NULL: not there */
+};
+
+static struct spot find(const struct array *array, uint64_t hash) {
+    if (array->n == 0)
+        return (struct spot){NULL, 0, NULL};
+    uint32_t at = home_of(array, hash);
+    for (uint32_t i = 0; i < array->n; i++, at = after(array, at)) {
+        struct bucket *bucket = &array->buckets[at];
+        int slot = slot_in(bucket, hash);
+        if (slot >= 0)
+            return (struct spot){bucket, (unsigned)slot, &bucket->entries[slot]};
+        if (passed(bucket) == 0)
+            break;
+    }
+    return (struct spot){NULL, 0, NULL};
+}
+
+static uint16_t generation_of(const struct prefix_table *table, uint16_t slot) {
+    uint16_t ended = atomic_load_explicit(&table->workers[slot].ended, memory_order_relaxed);
+    return (uint16_t)(ended + 1);
+}
+
+struct prefix_holder prefix_table_holder(const struct prefix_table *table, uint16_t slot) {
+    return (struct prefix_holder){slot, generation_of(table, slot)};
+}
+
+static bool live(const struct prefix_table *table, uint64_t holder) {
+    return (uint16_t)(holder >> 16) == generation_of(table, (uint16_t)holder);
+}
+
+/* False when the entry, or the array, was another's by the end. */
+static bool read_entry(const struct prefix_table *table, const struct entry *entry, uint64_t hash,
+                       struct prefix_set *set) {
+    set->count = 0;
+    for (int i = 0; i < PREFIX_HOLDERS; i++) {
+        uint64_t holder = word(&entry->holders[i]);
+        if (!live(table, holder))
+            continue;
+        set->holders[set->count].slot = (uint16_t)holder;
+        set->holders[set->count++].tick = (uint32_t)(holder >> 32);
+    }
+    return word(&entry->hash) == hash;
+}
+
+static void read_block(const struct prefix_table *table, uint64_t hash, struct array array,
+                       struct prefix_set *set) {
+    uint32_t shard = shard_of(table, hash);
+    for (;;) {
+        struct spot spot = find(&array, hash);
+        if (spot.entry == NULL || !read_entry(table, spot.entry, hash, set))
+            set->count = 0;
+        uint32_t size = size_of(table, shard);
+        if (size == array.size)
+            return;
+        array = array_at(table, shard, size);
+    }
+}
+
+static void fetch_entry(const struct array *array, uint64_t hash) {
+    uint64_t marks[2];
+    struct bucket *bucket = &array->buckets[home_of(array, hash)];
+    tagged(bucket, tag_of(hash), marks);
+    if (marks[0] == 0 && marks[1] == 0)
+        return;
+    int slot = marks[0] != 0 ? __builtin_ctzll(marks[0]) / 8 : 8 + __builtin_ctzll(marks[1]) / 8;
+    __builtin_prefetch(&bucket->entries[slot].hash);
+    __builtin_prefetch(&bucket->entries[slot].holders[PREFIX_HOLDERS - 1]);
+}
+
+void prefix_table_read(const struct prefix_table *table, const uint64_t *hashes, size_t count,
+                       struct prefix_set *sets) {
+    struct array arrays[PREFIX_BATCH];
+    assert_always(count <= PREFIX_BATCH);
+    for (size_t i = 0; i < count; i++) {
+        uint64_t hash = hash_named(hashes[i]);
+        arrays[i] = array_now(table, shard_of(table, hash));
+        if (arrays[i].n > 0)
+            __builtin_prefetch(&arrays[i].buckets[home_of(&arrays[i], hash)]);
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (arrays[i].n > 0)
+            fetch_entry(&arrays[i], hash_named(hashes[i]));
+    }
+    for (size_t i = 0; i < count; i++)
+        read_block(table, hash_named(hashes[i]), arrays[i], &sets[i]);
+}
+
+unsigned prefix_table_age(const struct prefix_table *table, uint64_t hash) {
+    hash = hash_named(hash);
+    uint32_t shard = shard_of(table, hash);
+    struct array array = array_now(table, shard);
+    struct spot spot = find(&array, hash);
+    if (spot.entry == NULL)
+        return 0;
+    uint32_t epoch = atomic_load_explicit(&table->shards[shard].epoch, memory_order_relaxed);
+    return (uint8_t)(epoch - byte_of(spot.bucket->ages, spot.slot));
+}
+
+bool prefix_table_holes(const struct prefix_table *table) {
+    return atomic_load_explicit(&table->holes, memory_order_relaxed);
+}
+
+/* --- counting holders ------------------------------------------------------------------------ */
+
+static void count_held(struct prefix_table *table, uint16_t slot, int32_t delta) {
+    atomic_fetch_add_explicit(&table->workers[slot].held, delta, memory_order_relaxed);
+}
+
+static void forget_holder(struct prefix_table *table, uint64_t holder) {
+    if (live(table, holder))
+        count_held(table, (uint16_t)holder, -1);
+}
+
+uint64_t prefix_table_held(const struct prefix_table *table, uint16_t slot) {
+    int32_t held = atomic_load_explicit(&table->workers[slot].held, memory_order_relaxed);
+    return held > 0 ? (uint64_t)held : 0;
+}
+
+void prefix_table_leave(struct prefix_table *table, uint16_t slot) {
+    struct worker_row *row = &table->workers[slot];
+    uint16_t ended = atomic_load_explicit(&row->ended, memory_order_relaxed);
+    /* Generation 0 stays unused: an empty place has it. */
+    uint16_t next = ended + 1 == UINT16_MAX ? 0 : (uint16_t)(ended + 1);
+    atomic_store_explicit(&row->ended, next, memory_order_relaxed);
+    atomic_store_explicit(&row->held, 0, memory_order_relaxed);
+}
+
+/* --- taking entries out ---------------------------------------------------------------------- */
+
+/* A shard under its lock. */
+struct place {
+    struct prefix_table *table;
+    struct shard *shard;
+    uint32_t number;
+    struct array array;
+};
+
+static void erase(struct place *place, uint32_t at, unsigned slot) {
+    struct bucket *bucket = &place->array.buckets[at];
+    struct entry *entry = &bucket->entries[slot];
+    uint32_t home = home_of(&place->array, word(&entry->hash));
+    set_byte(bucket->tags, slot, 0);
+    set_word(&entry->hash, 0);
+    for (int i = 0; i < PREFIX_HOLDERS; i++)
+        forget_holder(place->table, word(&entry->holders[i]));
+    for (; home != at; home = after(&place->array, home))
+        add_passed(&place->array.buckets[home], -1);
+    atomic_fetch_sub_explicit(&place->shard->count, 1, memory_order_relaxed);
+    atomic_store_explicit(&place->table->holes, true, memory_order_relaxed);
+}
+
+static unsigned age_in(const struct place *place, const struct bucket *bucket, unsigned slot) {
+    uint32_t epoch = atomic_load_explicit(&place->shard->epoch, memory_order_relaxed);
+    return (uint8_t)(epoch - byte_of(bucket->ages, slot));
+}
+
+struct victim {
+    uint32_t bucket;
+    unsigned slot;
+    int age; /* -1: none yet */
+};
+
+static void look_for_older(const struct place *place, uint32_t at, struct victim *victim) {
+    const struct bucket *bucket = &place->array.buckets[at];
+    for (unsigned slot = 0; slot < SLOTS; slot++) {
+        if (byte_of(bucket->tags, slot) == 0)
+            continue;
+        int age = (int)age_in(place, bucket, slot);
+        if (age > victim->age)
+            *victim = (struct victim){at, slot, age};
+    }
+}
+
+/* The shard holds at least one entry. */
+static void evict_one(struct place *place) {
+    struct shard *shard = place->shard;
+    struct victim victim = {0, 0, -1};
+    while (victim.age < 0) {
+        uint32_t at = shard->hand;
+        for (int i = 0; i < WINDOW; i++, at = after(&place->array, at))
+            look_for_older(place, at, &victim);
+        shard->hand = after(&place->array, shard->hand);
+    }
+    erase(place, victim.bucket, victim.slot);
+    atomic_fetch_add_explicit(&shard->evictions, 1, memory_order_relaxed);
+}
+
+/* --- putting entries in ---------------------------------------------------------------------- */
+
+/* A free place on the hash's way, marked taken; the array has one. */
+static struct spot claim(struct array *array, uint64_t hash, uint8_t epoch) {
+    uint32_t at = home_of(array, hash);
+    int slot;
+    while ((slot = free_slot(&array->buckets[at])) < 0) {
+        add_passed(&array->buckets[at], 1);
+        at = after(array, at);
+    }
+    struct bucket *bucket = &array->buckets[at];
+    set_byte(bucket->ages, (unsigned)slot, epoch);
+    return (struct spot){bucket, (unsigned)slot, &bucket->entries[slot]};
+}
+
+static void show(struct spot spot, uint64_t hash) {
+    set_word(&spot.entry->hash, hash);
+    set_byte(spot.bucket->tags, spot.slot, tag_of(hash));
+}
+
+/* The array of a size, empty; false when there is no memory for it. */
+static bool array_open(struct prefix_table *table, uint32_t shard, uint32_t size,
+                       struct array *out) {
+    if (atomic_load(&table->arrays[size]) == NULL) {
+        size_t bytes = (size_t)table->buckets[size] * sizeof(struct bucket) * table->shard_count;
+        char *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (base == MAP_FAILED)
+            return false;
+        (void)madvise(base, bytes, MADV_NOHUGEPAGE);
+        atomic_store(&table->arrays[size], base);
+    }
+    *out = array_at(table, shard, size);
+    for (uint32_t i = 0; i < out->n; i++) {
+        for (int half = 0; half < 2; half++)
+            set_word(&out->buckets[i].tags[half], 0);
+    }
+    return true;
+}
+
+static void copy_entry(const struct bucket *bucket, unsigned slot, struct array *to) {
+    const struct entry *entry = &bucket->entries[slot];
+    uint64_t hash = word(&entry->hash);
+    struct spot spot = claim(to, hash, byte_of(bucket->ages, slot));
+    for (int i = 0; i < PREFIX_HOLDERS; i++)
+        set_word(&spot.entry->holders[i], word(&entry->holders[i]));
+    show(spot, hash);
+}
+
+static void copy_all(const struct array *from, struct array *to) {
+    for (uint32_t at = 0; at < from->n; at++) {
+        for (unsigned slot = 0; slot < SLOTS; slot++) {
+            if (byte_of(from->buckets[at].tags, slot) != 0)
+                copy_entry(&from->buckets[at], slot, to);
+        }
+    }
+}
+
+/* Moves the shard into an array of another size, which has the room. */
+static bool resize(struct place *place, uint32_t size) {
+    struct prefix_table *table = place->table;
+    struct array old = place->array, new = {NULL, 0, 0};
+    pthread_mutex_lock(&table->moving);
+    bool opened = size == 0 || array_open(table, place->number, size, &new);
+    if (opened) {
+        copy_all(&old, &new);
+        place->array = new;
+        place->shard->hand = new.n > 0 ? (uint32_t)((uint64_t)place->shard->hand * new.n /
+                                                    (old.n > 0 ? old.n : 1)) : 0;
+        atomic_store_explicit(&table->size_of[place->number], (uint8_t)size, memory_order_release);
+        if (old.n > 0)
+            pages_discard(old.buckets, old.n * sizeof(struct bucket));
+    }
+    pthread_mutex_unlock(&table->moving);
+    return opened;
+}
+
+/* Room for one more entry; false when the bound is 0 or there is no memory for the first one. */
+static bool make_room(struct place *place) {
+    struct shard *shard = place->shard;
+    uint32_t count = atomic_load_explicit(&shard->count, memory_order_relaxed);
+    if (count >= atomic_load_explicit(&shard->limit, memory_order_relaxed)) {
+        if (count == 0)
+            return false;
+        evict_one(place);
+        return true;
+    }
+    if (count < array_room(place->array.n))
+        return true;
+    if (place->array.size + 1 < place->table->sizes && resize(place, place->array.size + 1))
+        return true;
+    if (count == 0)
+        return false;
+    evict_one(place);
+    return true;
+}
+
+static void count_inserted(struct shard *shard) {
+    uint32_t limit = atomic_load_explicit(&shard->limit, memory_order_relaxed);
+    atomic_fetch_add_explicit(&shard->count, 1, memory_order_relaxed);
+    if (++shard->inserted < limit / EPOCHS)
+        return;
+    shard->inserted = 0;
+    atomic_fetch_add_explicit(&shard->epoch, 1, memory_order_relaxed);
+}
+
+static size_t insert(struct place *place, uint64_t hash, uint64_t holder) {
+    if (!make_room(place))
+        return 0;
+    uint32_t epoch = atomic_load_explicit(&place->shard->epoch, memory_order_relaxed);
+    struct spot spot = claim(&place->array, hash, (uint8_t)epoch);
+    set_word(&spot.entry->holders[0], holder);
+    for (int i = 1; i < PREFIX_HOLDERS; i++)
+        set_word(&spot.entry->holders[i], 0);
+    show(spot, hash);
+    count_inserted(place->shard);
+    return 1;
+}
+
+/* How gladly a place in the set is given up: free or void ones first, then by last use. */
+static uint64_t idleness(const struct prefix_table *table, uint64_t holder, uint32_t tick) {
+    if (!live(table, holder))
+        return UINT64_MAX;
+    int32_t idle = (int32_t)(tick - (uint32_t)(holder >> 32));
+    return idle > 0 ? (uint64_t)idle : 0;
+}
+
+/* 1 when the holder is new in the set. */
+static size_t join_set(struct prefix_table *table, struct entry *entry, uint64_t holder) {
+    uint32_t tick = (uint32_t)(holder >> 32), place = 0;
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < PREFIX_HOLDERS; i++) {
+        uint64_t there = word(&entry->holders[i]);
+        if ((uint32_t)there == (uint32_t)holder) {
+            if ((int32_t)(tick - (uint32_t)(there >> 32)) > 0)
+                set_word(&entry->holders[i], holder);
+            return 0;
+        }
+        uint64_t idle = idleness(table, there, tick);
+        if (idle > most) {
+            most = idle;
+            place = i;
+        }
+    }
+    forget_holder(table, word(&entry->holders[place]));
+    set_word(&entry->holders[place], holder);
+    return 1;
+}
+
+static struct place enter(struct prefix_table *table, uint64_t hash) {
+    uint32_t number = shard_of(table, hash);
+    struct shard *shard = &table->shards[number];
+    pthread_mutex_lock(&shard->lock);
+    return (struct place){table, shard, number, array_now(table, number)};
+}
+
+static void leave(struct place *place) { pthread_mutex_unlock(&place->shard->lock); }
+
+static size_t put(struct prefix_table *table, uint64_t hash, uint64_t holder) {
+    struct place place = enter(table, hash);
+    struct spot spot = find(&place.array, hash);
+    size_t added;
+    if (spot.entry != NULL) {
+        uint32_t epoch = atomic_load_explicit(&place.shard->epoch, memory_order_relaxed);
+        set_byte(spot.bucket->ages, spot.slot, (uint8_t)epoch);
+        added = join_set(table, spot.entry, holder);
+    } else {
+        added = insert(&place, hash, holder);
+    }
+    leave(&place);
+    return added;
+}
+
+static void fetch_for_write(const struct prefix_table *table, uint64_t hash) {
+    uint32_t shard = shard_of(table, hash);
+    struct array array = array_now(table, shard);
+    __builtin_prefetch(&table->shards[shard], 1);
+    if (array.n > 0)
+        __builtin_prefetch(&array.buckets[home_of(&array, hash)], 1);
+}
+
+size_t prefix_table_put(struct prefix_table *table, const uint64_t *hashes, size_t count,
+                        struct prefix_holder holder, uint32_t tick) {
+    uint64_t packed = (uint64_t)tick << 32 | (uint32_t)holder.generation << 16 | holder.slot;
+    size_t added = 0;
+    for (size_t i = 0; i < count && i < AHEAD; i++)
+        fetch_for_write(table, hash_named(hashes[i]));
+    for (size_t i = 0; i < count; i++) {
+        if (count - i > AHEAD)
+            fetch_for_write(table, hash_named(hashes[i + AHEAD]));
+        added += put(table, hash_named(hashes[i]), packed);
+    }
+    if (added > 0)
+        count_held(table, holder.slot, (int32_t)added);
+    return added;
+}
+
+/* --- taking holders out ---------------------------------------------------------------------- */
+
+/* True when it left nobody behind. */
+static bool leave_set(struct prefix_table *table, struct entry *entry, struct prefix_holder who) {
+    bool empty = true;
+    for (int i = 0; i < PREFIX_HOLDERS; i++) {
+        uint64_t there = word(&entry->holders[i]);
+        if ((uint16_t)there == who.slot && (uint16_t)(there >> 16) == who.generation) {
+            forget_holder(table, there);
+            set_word(&entry->holders[i], 0);
+        } else if (live(table, there)) {
+            empty = false;
+        }
+    }
+    return empty;
+}
+
+void prefix_table_drop(struct prefix_table *table, const uint64_t *hashes, size_t count,
+                       struct prefix_holder holder) {
+    for (size_t i = 0; i < count; i++) {
+        uint64_t hash = hash_named(hashes[i]);
+        struct place place = enter(table, hash);
+        struct spot spot = find(&place.array, hash);
+        if (spot.entry != NULL && leave_set(table, spot.entry, holder))
+            erase(&place, (uint32_t)(spot.bucket - place.array.buckets), spot.slot);
+        leave(&place);
+    }
+}
+
+/* --- the bound ------------------------------------------------------------------------------- */
+
+/* The age from which on entries go so that `limit` stay, and how many of just that age go. */
+static unsigned cut_age(const struct place *place, uint32_t limit, uint32_t *of_that_age) {
+    uint32_t ages[UINT8_MAX + 1] = {0}, left = 0;
+    for (uint32_t at = 0; at < place->array.n; at++) {
+        const struct bucket *bucket = &place->array.buckets[at];
+        for (unsigned slot = 0; slot < SLOTS; slot++)
+            ages[age_in(place, bucket, slot)] += byte_of(bucket->tags, slot) != 0;
+    }
+    unsigned age = 0;
+    while (left + ages[age] <= limit)
+        left += ages[age++];
+    *of_that_age = left + ages[age] - limit;
+    return age;
+}
+
+static void evict_down_to(struct place *place, uint32_t limit) {
+    uint32_t spare = 0;
+    unsigned cut = cut_age(place, limit, &spare);
+    for (uint32_t at = 0; at < place->array.n; at++) {
+        const struct bucket *bucket = &place->array.buckets[at];
+        for (unsigned slot = 0; slot < SLOTS; slot++) {
+            if (byte_of(bucket->tags, slot) == 0)
+                continue;
+            unsigned age = age_in(place, bucket, slot);
+            if (age < cut || (age == cut && spare == 0))
+                continue;
+            spare -= age == cut;
+            erase(place, at, slot);
+            atomic_fetch_add_explicit(&place->shard->evictions, 1, memory_order_relaxed);
+        }
+    }
+}
+
+/* The smallest array for this many entries and a few more. */
+static uint32_t size_for(const struct prefix_table *table, uint32_t entries) {
+    uint32_t size = 0;
+    while (entries > 0 && size + 1 < table->sizes &&
+           array_room(table->buckets[size]) < entries + entries / 8)
+        size++;
+    return size;
+}
+
+static void limit_shard(struct prefix_table *table, uint32_t number, uint32_t limit) {
+    struct shard *shard = &table->shards[number];
+    pthread_mutex_lock(&shard->lock);
+    struct place place = {table, shard, number, array_now(table, number)};
+    atomic_store_explicit(&shard->limit, limit, memory_order_relaxed);
+    if (atomic_load_explicit(&shard->count, memory_order_relaxed) > limit)
+        evict_down_to(&place, limit);
+    uint32_t size = size_for(table, atomic_load_explicit(&shard->count, memory_order_relaxed));
+    if (size < place.array.size)
+        (void)resize(&place, size);
+    pthread_mutex_unlock(&shard->lock);
+}
+
+void prefix_table_limit(struct prefix_table *table, uint64_t entries) {
+    uint64_t all = entries < table->max_entries ? entries : table->max_entries;
+    for (uint32_t i = 0; i < table->shard_count; i++) {
+        uint64_t share = all / table->shard_count + (i < all % table->shard_count);
+        limit_shard(table, i, (uint32_t)share);
+    }
+}
+
+void prefix_table_count(const struct prefix_table *table, struct prefix_table_counts *out) {
+    *out = (struct prefix_table_counts){.bytes = table->fixed_bytes,
+                                        .byte_limit = table->max_bytes};
+    for (uint32_t i = 0; i < table->shard_count; i++) {
+        const struct shard *shard = &table->shards[i];
+        out->entries += atomic_load_explicit(&shard->count, memory_order_relaxed);
+        out->entry_limit += atomic_load_explicit(&shard->limit, memory_order_relaxed);
+        out->evictions += atomic_load_explicit(&shard->evictions, memory_order_relaxed);
+        out->bytes += table->buckets[size_of(table, i)] * sizeof(struct bucket);
+    }
+}
+
+/* --- making it ------------------------------------------------------------------------------- */
+
+static uint64_t round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
+
+/* Shards for arrays of so many bytes in all, as a power of two: small enough to be moved at once,
+ * and some for threads not to meet in. */
+static unsigned shard_bits_for(uint64_t bytes) {
+    unsigned bits = 0;
+    while (bits < 16 && (bytes >> bits > SHARD_BYTES || (bits < 6 && bytes >> bits > SHARD_BYTES / 4)))
+        bits++;
+    return bits;
+}
+
+/* Sizes double from one page; the last is what the bounds give. */
+static void lay_sizes(struct prefix_table *table, uint64_t full, uint64_t page) {
+    uint64_t bytes = page;
+    table->sizes = 1;
+    for (; bytes * 4 <= full * 3 && table->sizes + 1 < SIZES; bytes *= 2)
+        table->buckets[table->sizes++] = (uint32_t)(bytes / sizeof(struct bucket));
+    table->buckets[table->sizes++] = (uint32_t)(full / sizeof(struct bucket));
+}
+
+/* Bytes of a shard's largest array: what the entries need, or what is left of the bytes when the
+ * fixed parts and one array that is being moved are taken off. */
+static uint64_t full_bytes(uint64_t need, uint64_t budget, unsigned bits, uint64_t page) {
+    uint64_t shards = UINT64_C(1) << bits;
+    uint64_t each = round_up((need + shards - 1) >> bits, page);
+    uint64_t most = (budget - shards * (sizeof(struct shard) + 1)) / (shards + 1) / page * page;
+    return each < most ? each : most;
+}
+
+static uint64_t bytes_for(uint64_t entries) {
+    if (entries > UINT64_MAX / sizeof(struct bucket) / 2)
+        return UINT64_MAX / 2;
+    return (entries * 16 / (SLOTS * 15) + 1) * sizeof(struct bucket);
+}
+
+static void start_shards(struct prefix_table *table) {
+    for (uint32_t i = 0; i < table->shard_count; i++) {
+        int err = pthread_mutex_init(&table->shards[i].lock, NULL);
+        assert_always(err == 0);
+    }
+}
+
+int prefix_table_new(uint64_t max_entries, uint64_t max_bytes, struct prefix_table **out) {
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), need = bytes_for(max_entries);
+    size_t head = round_up(sizeof(struct prefix_table) + WORKERS * sizeof(struct worker_row), 128);
+    if (max_entries == 0 || max_bytes < PREFIX_INDEX_MIN_BYTES)
+        return -EINVAL;
+    uint64_t budget = max_bytes - head;
+    unsigned bits = shard_bits_for(need < budget ? need : budget);
+    uint64_t full = full_bytes(need, budget, bits, page);
+    size_t shards = (size_t)1 << bits;
+    size_t mapped = head + shards * (sizeof(struct shard) + 1);
+    struct prefix_table *table = mmap(NULL, mapped, PROT_READ | PROT_WRITE,
+                                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (table == MAP_FAILED)
+        return -ENOMEM;
+    table->shard_bits = bits;
+    table->shard_count = (uint32_t)shards;
+    table->workers = (struct worker_row *)(table + 1);
+    table->shards = (struct shard *)((char *)table + head);
+    table->size_of = (_Atomic uint8_t *)(table->shards + shards);
+    table->mapped = table->fixed_bytes = mapped;
+    table->max_bytes = max_bytes;
+    lay_sizes(table, full, page);
+    uint64_t room = (uint64_t)array_room(table->buckets[table->sizes - 1]) * shards;
+    table->max_entries = max_entries < room ? max_entries : room;
+    int err = pthread_mutex_init(&table->moving, NULL);
+    assert_always(err == 0);
+    start_shards(table);
+    prefix_table_limit(table, table->max_entries);
+    *out = table;
+    return 0;
+}
+
+void prefix_table_free(struct prefix_table *table) {
+    if (table == NULL)
+        return;
+    for (uint32_t size = 1; size < table->sizes; size++) {
+        char *base = atomic_load(&table->arrays[size]);
+        size_t bytes = (size_t)table->buckets[size] * sizeof(struct bucket) * table->shard_count;
+        if (base != NULL && munmap(base, bytes) != 0)
+            panic_here("cannot unmap %zu bytes", bytes);
+    }
+    for (uint32_t i = 0; i < table->shard_count; i++)
+        pthread_mutex_destroy(&table->shards[i].lock);
+    pthread_mutex_destroy(&table->moving);
+    if (munmap(table, table->mapped) != 0)
+        panic_here("cannot unmap the prefix table");
+}
