@@ -146,7 +146,8 @@ static int broken(struct http_call *call, int rc) {
 static bool over(const struct upstream *conn) { return conn->fault || conn->error <= 0; }
 
 static FIBER_FN int wait_head(struct http_call *call) {
-    deadline_ms by = deadline_sooner(call->deadline, call->request->head_deadline);
+    int64_t patience = call->request->head_ms;
+    deadline_ms by = deadline_sooner(call->deadline, patience > 0 ? deadline_in(patience) : DEADLINE_NEVER);
     int rc = 0;
     while (!call->conn->head_done && !over(call->conn) && rc == 0)
         rc = wait_bytes(call, by);
@@ -287,8 +288,7 @@ FIBER_FN int http_fetch(struct arena *arena, struct http_peer *peer, const struc
                                         .body = &fetch->body,
                                         .body_parts = 1,
                                         .has_body = fetch->has_body,
-                                        .deadline = fetch->deadline,
-                                        .head_deadline = DEADLINE_NEVER};
+                                        .deadline = fetch->deadline};
     struct http_call *call;
     int rc = http_call_start(arena, peer, &request, &call);
     if (rc == 0)

@@ -40,7 +40,7 @@ struct http_call_request {
     size_t body_parts;
     bool has_body;      /* send Content-Length even when it is 0 */
     deadline_ms deadline;       /* of the whole call */
-    deadline_ms head_deadline;  /* until the response head; DEADLINE_NEVER: none of its own */
+    int64_t head_ms;            /* longest wait for the head once the request is sent; 0: none of its own */
     size_t max_head;            /* response head bytes; 0 = 64 KiB */
 };
 

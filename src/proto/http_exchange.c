@@ -41,6 +41,8 @@ static void budget_give(struct exchange *exchange) {
     exchange->budget = 0;
 }
 
+static FIBER_FN enum problem_id body_wait(struct exchange *exchange, deadline_ms deadline);
+
 /* --- life --- */
 
 struct exchange *exchange_new(struct http_conn *conn) {
@@ -118,16 +120,46 @@ enum problem_id exchange_head_done(struct exchange *exchange) {
         headers_has_token(&request->headers, STR("expect"), STR("100-continue"));
     if (!request->has_body || request->content_length == 0 || request->minor == 0)
         exchange->wants_continue = false;
-    else if (request->content_length != UINT64_MAX && request->content_length > options->max_body)
+    if (request->content_length != UINT64_MAX && request->content_length > options->max_body)
         exchange->body_fault = PROBLEM_PAYLOAD_TOO_LARGE;
     return PROBLEM_NONE;
+}
+
+/* A small body is awaited before the handler runs, also where the handler will not look at it: so how a request is
+ * cut into packets decides neither what is answered nor whether the connection is kept. */
+static FIBER_FN enum problem_id body_first(struct exchange *exchange) {
+    const struct http_request *request = &exchange->request;
+    bool known = request->content_length != UINT64_MAX;
+    if (!request->has_body || exchange->wants_continue || exchange->body_fault != PROBLEM_NONE ||
+        (known && request->content_length > BODY_FIRST))
+        return PROBLEM_NONE;
+    enum problem_id problem = PROBLEM_NONE;
+    while (problem == PROBLEM_NONE && !exchange->body_done && !exchange->starved)
+        problem = body_wait(exchange, DEADLINE_NEVER);
+    bool malformed = exchange->body_fault == PROBLEM_BAD_REQUEST;
+    return malformed ? PROBLEM_BAD_REQUEST : problem;
+}
+
+/* Ends an exchange that no handler has seen. */
+static FIBER_FN void refuse(struct exchange *exchange, enum problem_id fault) {
+    const struct http_server_options *options = &exchange->conn->server->options;
+    struct problem problem = {.id = fault};
+    exchange->body_fault = fault;
+    if (!exchange->gone)
+        (void)exchange_problem(exchange, problem, NULL);
+    if (options->refused != NULL)
+        options->refused(options->arg, exchange, problem);
 }
 
 void exchange_main(void *arg) {
     struct exchange *exchange = arg;
     struct http_conn *conn = exchange->conn;
     exchange->fiber = fiber_self();
-    conn->server->options.handler(conn->server->options.arg, exchange);
+    enum problem_id fault = body_first(exchange);
+    if (fault == PROBLEM_NONE)
+        conn->server->options.handler(conn->server->options.arg, exchange);
+    else
+        refuse(exchange, fault);
     if (!exchange->head_given && !exchange->gone && !exchange->aborted && !exchange->cut)
         (void)exchange_problem(exchange, (struct problem){.id = PROBLEM_INTERNAL}, NULL);
     conn_exchange_done(conn);

@@ -27,7 +27,8 @@ struct http_server_options {
     /* Serves one exchange; on a fiber. Whatever it leaves unanswered becomes a 500. */
     void (*handler)(void *arg, struct exchange *exchange);
     void *arg;
-    /* Told of answers the server gives by itself (malformed head...): for the log; may be NULL. */
+    /* Told of answers the server gives by itself (malformed head, malformed small body...): for the log; must not
+     * park; may be NULL. */
     void (*refused)(void *arg, struct exchange *exchange, struct problem problem);
 };
 

@@ -67,7 +67,6 @@ static FIBER_FN void one_call(struct outcome *outcome, bool with_body) {
                                         .body = &body,
                                         .body_parts = with_body ? 1 : 0,
                                         .deadline = DEADLINE_NEVER,
-                                        .head_deadline = DEADLINE_NEVER,
                                         .max_head = 4000};
     struct http_call *call;
     *outcome = (struct outcome){.body = 14695981039346656037u};

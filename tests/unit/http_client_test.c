@@ -107,8 +107,7 @@ static struct http_call_request ask(const char *method) {
     return (struct http_call_request){.method = str_from(method),
                                       .target = STR("/x"),
                                       .head = STR("x-more: 1\r\n"),
-                                      .deadline = deadline_in(20000),
-                                      .head_deadline = DEADLINE_NEVER};
+                                      .deadline = deadline_in(20000)};
 }
 
 struct result {
@@ -508,7 +507,7 @@ static void body_failures(void) {
     struct str piece;
     worker_start(script_failures);
     request = ask("GET");
-    request.head_deadline = deadline_in(50);
+    request.head_ms = 50;
     call(&request, &got);
     assert_int_equal(got.start, -ETIMEDOUT);
     assert_int_equal(got.failure, HTTP_TIMED_OUT);

@@ -210,7 +210,6 @@ static FIBER_FN void handler(void *arg, struct exchange *x) {
 
 static void on_refused(void *arg, struct exchange *x, struct problem problem) {
     (void)arg;
-    assert_false(fiber_running() && fiber_self() == x->fiber);
     assert_int_not_equal(problem.id, PROBLEM_NONE);
     atomic_fetch_add(&refusals, 1);
 }

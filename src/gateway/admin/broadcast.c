@@ -308,7 +308,6 @@ static FIBER_FN void cancel_one(void *ctx, size_t index, const struct fanout_tar
         .head = forward_head(cancel->request, target->worker),
         .has_body = true,
         .deadline = deadline_sooner(cancel->request->deadline, deadline_in(CANCEL_TIMEOUT_MS)),
-        .head_deadline = DEADLINE_NEVER,
     };
     struct http_call *call;
     struct buf buf = buf_make(ANSWER_MAX);

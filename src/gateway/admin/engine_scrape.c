@@ -97,7 +97,6 @@ static FIBER_FN int fetch_page(struct scrape *scrape, struct worker *worker, str
         .head = arena_printf(scratch, "%.*saccept: text/plain;version=0.0.4\r\n",
                              STR_ARG(worker->auth_line)),
         .deadline = deadline_in(TIMEOUT_MS),
-        .head_deadline = DEADLINE_NEVER,
     };
     struct http_call *call;
     int rc = http_call_start(scratch, worker->peer, &request, &call);

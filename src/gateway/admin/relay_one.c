@@ -47,7 +47,6 @@ static FIBER_FN int ask(struct relay_one *relay, struct str route) {
                                STR_ARG(route)),
         .head = forward_head(request, relay->worker),
         .deadline = request->deadline,
-        .head_deadline = DEADLINE_NEVER,
     };
     buf_clear(&relay->body);
     int rc = http_call_start(request->arena, relay->worker->peer, &up, &relay->call);

@@ -112,7 +112,6 @@ static deadline_ms call_deadline(const struct request *request, const struct wor
 
 static void request_prepare(struct request *request, struct worker *worker,
                             struct exchange_up *up) {
-    int64_t first = request->settings->first_byte_timeout_ms;
     up->body = request->body;
     up->held = buf_make(HOLD_MAX + PIECE_MAX);
     up->up = (struct http_call_request){
@@ -123,7 +122,7 @@ static void request_prepare(struct request *request, struct worker *worker,
         .body_parts = 1,
         .has_body = true,
         .deadline = call_deadline(request, worker),
-        .head_deadline = first > 0 ? deadline_in(first) : DEADLINE_NEVER,
+        .head_ms = request->settings->first_byte_timeout_ms,
     };
 }
 
