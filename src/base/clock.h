@@ -1,8 +1,8 @@
 /* Time. Deadlines are milliseconds on the monotonic clock. Nothing parks. */
 #pragma once
 
-#include <stdint.h>
 #include <stddef.h>
+#include <stdint.h>
 
 typedef int64_t deadline_ms;
 #define DEADLINE_NEVER INT64_MAX

@@ -47,4 +47,5 @@ static inline struct list *list_pop_back(struct list *head) {
     list_remove(item);
     return item;
 }
-#define list_for(item, head) for (struct list *item = (head)->next; item != (head); item = item->next)
+#define list_for(item, head)                                                                       \
+    for (struct list *item = (head)->next; item != (head); item = item->next)

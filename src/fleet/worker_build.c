@@ -15,8 +15,8 @@ static bool permits(struct str host, const struct sockaddr_storage *address) {
     return worker_address_check(rules, host, address, fault) == 0;
 }
 
-struct http_peer *worker_peer(const struct worker_spec *spec,
-                              const struct fleet_settings *settings, bool trusted) {
+struct http_peer *worker_peer(const struct worker_spec *spec, const struct fleet_settings *settings,
+                              bool trusted) {
     const struct worker_pool_spec *own = &spec->pool;
     struct url url;
     int err = url_parse(spec->url, &url);

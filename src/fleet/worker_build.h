@@ -21,7 +21,7 @@ struct worker_plan {
 struct worker *worker_build(const struct worker_plan *plan);
 /* A connection pool to the worker of a specification; http_peer_unref gives it back. Unless it is trusted
  * (listed on the command line) the address rules are asked before each connection. */
-struct http_peer *worker_peer(const struct worker_spec *spec,
-                              const struct fleet_settings *settings, bool trusted);
+struct http_peer *worker_peer(const struct worker_spec *spec, const struct fleet_settings *settings,
+                              bool trusted);
 /* "Authorization: Bearer KEY\r\n" in the arena, or an empty str. */
 struct str worker_auth_line(struct arena *arena, struct str api_key);

@@ -75,7 +75,8 @@ static bool template_match(struct str pattern, bool rest, struct str path, struc
     struct str after = str_skip(value, param->len), inner;
     if (param->len == 0)
         return false;
-    return str_find_char(tail, '{') < 0 ? str_eq(after, tail) : template_match(tail, rest, after, &inner);
+    return str_find_char(tail, '{') < 0 ? str_eq(after, tail)
+                                        : template_match(tail, rest, after, &inner);
 }
 
 static const struct path_rows *rows_for(struct str path, struct str *param) {

@@ -10,15 +10,15 @@ enum route_media { MEDIA_ANY, MEDIA_JSON_400, MEDIA_JSON_415 };
 
 struct route {
     enum http_method method;
-    struct str path;           /* template; "{...}" stands for one segment */
+    struct str path; /* template; "{...}" stands for one segment */
     enum route_auth auth;
     enum route_media media;
     FIBER_FN void (*handler)(struct request *request); /* NULL: 501 with `missing` */
     const char *missing;
-    bool rest;                 /* the last "{...}" takes slashes too */
+    bool rest; /* the last "{...}" takes slashes too */
     /* inference rows */
-    const char *endpoint;      /* metric label; NULL: no inference */
-    struct str upstream;       /* route at the worker */
+    const char *endpoint; /* metric label; NULL: no inference */
+    struct str upstream;  /* route at the worker */
     bool may_stream;
 };
 
@@ -32,4 +32,6 @@ const struct route *route_find(enum http_method method, struct str path, struct 
 /* Builds the look-up structures; once, before the loops start. */
 void routes_init(void);
 /* Position in the table, for metric arrays. */
-static inline size_t route_index(const struct route *route) { return (size_t)(route - route_table); }
+static inline size_t route_index(const struct route *route) {
+    return (size_t)(route - route_table);
+}

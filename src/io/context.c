@@ -22,7 +22,8 @@ static void context_entry(unsigned f_high, unsigned f_low, unsigned a_high, unsi
     __builtin_trap();
 }
 
-void context_make(struct context *context, char *low, size_t size, void (*entry)(void *), void *arg) {
+void context_make(struct context *context, char *low, size_t size, void (*entry)(void *),
+                  void *arg) {
     ucontext_t *slot = context_slot(context);
     uint64_t f = (uintptr_t)entry, a = (uintptr_t)arg;
     getcontext(slot);
@@ -51,7 +52,8 @@ void fiber_trampoline(void);
 /* Layout of what fiber_switch pops: mxcsr+x87 word, r15, r14, r13, r12, rbx, rbp, return address. */
 enum { SLOT_CONTROL, SLOT_R12 = 4, SLOT_RBX = 5, SLOT_RETURN = 7, SLOTS = 10 };
 
-void context_make(struct context *context, char *low, size_t size, void (*entry)(void *), void *arg) {
+void context_make(struct context *context, char *low, size_t size, void (*entry)(void *),
+                  void *arg) {
     uintptr_t top = ((uintptr_t)low + size) & ~(uintptr_t)15;
     uint64_t *frame = (uint64_t *)top - SLOTS;
     memset(frame, 0, SLOTS * sizeof *frame);
@@ -64,7 +66,8 @@ void context_make(struct context *context, char *low, size_t size, void (*entry)
 #elif defined(__aarch64__)
 enum { SLOT_X19 = 0, SLOT_X20 = 1, SLOT_X30 = 11, SLOTS = 22 };
 
-void context_make(struct context *context, char *low, size_t size, void (*entry)(void *), void *arg) {
+void context_make(struct context *context, char *low, size_t size, void (*entry)(void *),
+                  void *arg) {
     uintptr_t top = ((uintptr_t)low + size) & ~(uintptr_t)15;
     uint64_t *frame = (uint64_t *)top - SLOTS;
     memset(frame, 0, SLOTS * sizeof *frame);

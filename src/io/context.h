@@ -9,7 +9,8 @@ struct context {
 };
 
 /* A context that will run entry(arg) on the given stack; entry must not return. */
-void context_make(struct context *context, char *low, size_t size, void (*entry)(void *), void *arg);
+void context_make(struct context *context, char *low, size_t size, void (*entry)(void *),
+                  void *arg);
 /* Leaves `from` for `to`; returns when somebody switches back. */
 void context_switch(struct context *from, struct context *to);
 /* Releases what context_make or a first context_switch from it took. */

@@ -67,7 +67,9 @@ static void world_start(void) {
 #endif
 }
 
-struct fiber *fiber_self(void) { return world.current; }
+struct fiber *fiber_self(void) {
+    return world.current;
+}
 bool fiber_cancelled(const struct fiber *fiber) { return fiber->cancelled; }
 
 /* --- switching --- */
@@ -290,7 +292,7 @@ void fiber_group_cancel(struct fiber_group *group) {
     /* A cancelled member may end, or end others, while we walk: start anew after each. */
     for (bool again = true; again;) {
         again = false;
-        list_for(item, &group->members) {
+        list_for (item, &group->members) {
             struct fiber *fiber = container_of(item, struct fiber, sibling);
             if (!fiber->cancelled) {
                 fiber_cancel(fiber);

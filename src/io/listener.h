@@ -9,8 +9,8 @@
 struct listener;
 
 struct listener_options {
-    const char *host; /* name, IPv4, IPv6 (bare or bracketed) */
-    uint16_t port;    /* 0: the kernel chooses */
+    const char *host;  /* name, IPv4, IPv6 (bare or bracketed) */
+    uint16_t port;     /* 0: the kernel chooses */
     bool control_loop; /* accept on the control loop only (metrics, probe port) */
     bool unlimited;    /* accepts at the limits too (its connections count) */
     /* A new connection, on the loop that shall own it; must take `fd` over. Loop's stack. */

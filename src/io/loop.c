@@ -29,15 +29,25 @@ struct loop_boot {
 };
 
 unsigned loops_count(void) { return loop_total; }
-struct loop *loop_at(unsigned index) { return loops[index]; }
-struct loop *loop_control(void) { return loops[0]; }
-struct loop *loop_here(void) { return here; }
+struct loop *loop_at(unsigned index) {
+    return loops[index];
+}
+struct loop *loop_control(void) {
+    return loops[0];
+}
+struct loop *loop_here(void) {
+    return here;
+}
 unsigned loop_index(const struct loop *loop) { return loop->index; }
 uv_loop_t *loop_uv(struct loop *loop) { return &loop->uv; }
 int64_t loop_now_ms(void) { return here ? (int64_t)uv_now(&here->uv) : clock_ms(); }
 char *loop_read_buffer(void) { return here->read_buffer; }
-struct wheel *loop_wheel(void) { return &here->wheel; }
-struct loop_stats *loop_stats(struct loop *loop) { return &loop->stats; }
+struct wheel *loop_wheel(void) {
+    return &here->wheel;
+}
+struct loop_stats *loop_stats(struct loop *loop) {
+    return &loop->stats;
+}
 
 unsigned loop_local_claim(void) {
     unsigned slot = atomic_fetch_add(&locals_claimed, 1);
@@ -186,8 +196,8 @@ void loop_spawn(struct loop *loop, fiber_main *fn, void *arg) {
 /* --- life --- */
 
 static char *read_buffer_map(void) {
-    char *buffer = mmap(NULL, LOOP_READ_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                        -1, 0);
+    char *buffer =
+        mmap(NULL, LOOP_READ_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_always(buffer != MAP_FAILED);
     return buffer;
 }

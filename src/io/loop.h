@@ -64,8 +64,8 @@ void **loop_local(unsigned slot);
 struct loop_stats {
     _Atomic uint64_t turns, stalls;
     _Atomic uint64_t fibers, stack_high;
-    _Atomic uint64_t connections; /* client connections, kept by listeners */
-    _Atomic uint64_t upstream;    /* upstream connections, kept by the HTTP client */
+    _Atomic uint64_t connections;    /* client connections, kept by listeners */
+    _Atomic uint64_t upstream;       /* upstream connections, kept by the HTTP client */
     _Atomic int64_t turn_started_ms; /* 0 while it waits */
 };
 struct loop_stats *loop_stats(struct loop *loop);

@@ -111,8 +111,8 @@ void snapshot_publish(enum snapshot_kind kind, void *data, void (*destroy)(void 
     assert_always(loop_here() == loop_control());
     static uint64_t numbers[SNAPSHOT_KINDS];
     struct version *version = mem_alloc(sizeof *version);
-    *version = (struct version){
-        .data = data, .destroy = destroy, .number = ++numbers[kind], .refs = 1};
+    *version =
+        (struct version){.data = data, .destroy = destroy, .number = ++numbers[kind], .refs = 1};
     pthread_mutex_lock(&board.lock);
     struct version *old = board.latest[kind];
     board.latest[kind] = version;

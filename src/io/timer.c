@@ -48,7 +48,7 @@ int64_t wheel_next(const struct wheel *wheel, int64_t now_ms) {
 static void slot_fire(struct wheel *wheel, size_t slot, int64_t now_ms) {
     struct list due;
     list_init(&due);
-    list_for(item, &wheel->slots[slot]) {
+    list_for (item, &wheel->slots[slot]) {
         struct timer *timer = container_of(item, struct timer, link);
         if (timer->expires <= now_ms) {
             item = item->prev;

@@ -15,7 +15,6 @@ struct timer {
 void timer_set(struct timer *timer, deadline_ms expires);
 void timer_clear(struct timer *timer);
 
-
 #define WHEEL_SLOTS 1024
 #define WHEEL_TICK_MS 4
 struct wheel {

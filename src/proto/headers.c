@@ -60,8 +60,7 @@ bool headers_hop_by_hop(struct str name) {
     case 7: return str_eq(name, STR("upgrade")) || str_eq(name, STR("trailer"));
     case 8: return str_eq(name, STR("trailers"));
     case 10: return str_eq(name, STR("connection")) || str_eq(name, STR("keep-alive"));
-    case 16:
-        return str_eq(name, STR("content-encoding")) || str_eq(name, STR("proxy-connection"));
+    case 16: return str_eq(name, STR("content-encoding")) || str_eq(name, STR("proxy-connection"));
     case 17: return str_eq(name, STR("transfer-encoding"));
     case 18: return str_eq(name, STR("proxy-authenticate"));
     case 19: return str_eq(name, STR("proxy-authorization"));

@@ -152,7 +152,8 @@ void http1_begin(struct http1 *parser, struct http1_head *head) {
     parser->body_len = 0;
 }
 
-void http1_head_init(struct http1_head *head, struct arena *arena, const struct http1_limits *limits) {
+void http1_head_init(struct http1_head *head, struct arena *arena,
+                     const struct http1_limits *limits) {
     *head = (struct http1_head){.arena = arena, .limits = limits};
 }
 
@@ -287,7 +288,8 @@ static bool target_ok(struct str target, bool options) {
 static bool line_ok(const struct http1 *parser) {
     const struct http1_head *head = parser->head;
     const char *after = head->bytes + head->url_at + head->url_len;
-    bool spaces = head->url_at == head->method_at + head->method_len + 1 && after[0] == ' ' && after[1] == 'H';
+    bool spaces = head->url_at == head->method_at + head->method_len + 1 && after[0] == ' ' &&
+                  after[1] == 'H';
     bool version = parser->ll.http_major == 1 && parser->ll.http_minor <= 1;
     return spaces && version &&
            target_ok(str_make(head->bytes + head->url_at, head->url_len),

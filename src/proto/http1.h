@@ -48,7 +48,8 @@ struct http1 {
 void http1_init(struct http1 *parser, llhttp_type_t type);
 /* Ready for the next message on the same connection, whose head goes into `head`. */
 void http1_begin(struct http1 *parser, struct http1_head *head);
-void http1_head_init(struct http1_head *head, struct arena *arena, const struct http1_limits *limits);
+void http1_head_init(struct http1_head *head, struct arena *arena,
+                     const struct http1_limits *limits);
 
 /* Feeds bytes of a message. *used = bytes taken. After HTTP1_HEAD the caller looks at the head, then feeds the
  * rest. Body bytes lie at parser->body (inside `ptr`, which is written to), body_len of them; they are

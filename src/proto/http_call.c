@@ -15,8 +15,8 @@ static int fail(struct http_call *call, enum http_failure failure, int error, co
 }
 
 static int fail_errno(struct http_call *call, enum http_failure failure, int error) {
-    return fail(call, failure, error, error == -EHOSTUNREACH ? "cannot resolve or reach the host"
-                                                             : uv_strerror(error));
+    return fail(call, failure, error,
+                error == -EHOSTUNREACH ? "cannot resolve or reach the host" : uv_strerror(error));
 }
 
 /* --- connecting --- */
@@ -88,7 +88,8 @@ static FIBER_FN int connection(struct http_call *call, bool fresh) {
 static struct str request_head(struct http_call *call, uint64_t length) {
     const struct http_call_request *request = call->request;
     struct str authority = call->peer->authority;
-    size_t room = request->method.len + request->target.len + authority.len + request->head.len + 128;
+    size_t room =
+        request->method.len + request->target.len + authority.len + request->head.len + 128;
     char *start = arena_alloc(call->arena, room), *at = start;
     at = str_put(at, request->method);
     at = str_put(at, STR(" "));
@@ -147,7 +148,8 @@ static bool over(const struct upstream *conn) { return conn->fault || conn->erro
 
 static FIBER_FN int wait_head(struct http_call *call) {
     int64_t patience = call->request->head_ms;
-    deadline_ms by = deadline_sooner(call->deadline, patience > 0 ? deadline_in(patience) : DEADLINE_NEVER);
+    deadline_ms by =
+        deadline_sooner(call->deadline, patience > 0 ? deadline_in(patience) : DEADLINE_NEVER);
     int rc = 0;
     while (!call->conn->head_done && !over(call->conn) && rc == 0)
         rc = wait_bytes(call, by);
@@ -179,7 +181,8 @@ static FIBER_FN int attempt(struct http_call *call, bool fresh) {
 
 /* A kept connection that the worker closed under our hands: nothing of the request was served. */
 static bool stale(const struct http_call *call) {
-    return call->response.reused_connection && call->failure == HTTP_BROKEN && !call->conn->any_byte;
+    return call->response.reused_connection && call->failure == HTTP_BROKEN &&
+           !call->conn->any_byte;
 }
 
 static void call_forgotten(void *arg) { let_go(arg, false); }
@@ -196,7 +199,8 @@ FIBER_FN int http_call_start(struct arena *arena, struct http_peer *peer,
     *out = call;
     call->defer = arena_defer(arena, call_forgotten, call);
     if (peer->options.tls)
-        return fail(call, HTTP_CONNECT_FAILED, -EPROTONOSUPPORT, "TLS to workers is not available yet");
+        return fail(call, HTTP_CONNECT_FAILED, -EPROTONOSUPPORT,
+                    "TLS to workers is not available yet");
     int rc = attempt(call, false);
     if (rc == 0 || !stale(call))
         return rc;
@@ -205,10 +209,14 @@ FIBER_FN int http_call_start(struct arena *arena, struct http_peer *peer,
     return attempt(call, true);
 }
 
-const struct http_response *http_call_response(const struct http_call *call) { return &call->response; }
+const struct http_response *http_call_response(const struct http_call *call) {
+    return &call->response;
+}
 enum http_failure http_call_failure(const struct http_call *call) { return call->failure; }
 int64_t http_call_sent_us(const struct http_call *call) { return call->sent_us; }
-struct str http_call_error(const struct http_call *call) { return call->error; }
+struct str http_call_error(const struct http_call *call) {
+    return call->error;
+}
 
 /* --- the body --- */
 

@@ -27,7 +27,8 @@ static void wake_caller(struct upstream *conn) {
 
 struct http1_limits upstream_limits(size_t max_head) {
     size_t most = max_head > 0 ? max_head : HEAD_MAX;
-    return (struct http1_limits){.head_bytes = most, .header_count = FIELDS_MAX, .line_bytes = most};
+    return (struct http1_limits){
+        .head_bytes = most, .header_count = FIELDS_MAX, .line_bytes = most};
 }
 
 /* --- bytes --- */
@@ -112,7 +113,8 @@ static void on_data(struct stream *stream, const char *ptr, size_t len) {
     wake_caller(conn);
     if (conn->fresh.len > 0) /* none when the call has ended, or another one has begun */
         hold_rest(conn);
-    if (conn->complete || conn->fault) /* it answers before it has the whole request, and may read no more of it */
+    if (conn->complete ||
+        conn->fault) /* it answers before it has the whole request, and may read no more of it */
         stream_write_cut(stream);
 }
 

@@ -12,9 +12,9 @@ struct http_peer;
 struct http_peer_options {
     struct str host; /* name or address, bare or bracketed IPv6 */
     uint16_t port;
-    bool tls;              /* refused by http_call_start with -EPROTONOSUPPORT until TLS lands */
-    size_t max_idle;       /* per loop */
-    int64_t idle_ms;       /* how long an idle connection is kept */
+    bool tls;        /* refused by http_call_start with -EPROTONOSUPPORT until TLS lands */
+    size_t max_idle; /* per loop */
+    int64_t idle_ms; /* how long an idle connection is kept */
     int64_t connect_ms;
     /* Asked of each resolved address before a connection to it; NULL: any. So a name that changes its mind after it
      * was checked gets nowhere. Any loop; must not park. */
@@ -32,21 +32,21 @@ struct str http_peer_authority(const struct http_peer *peer);
 struct http_call;
 
 struct http_call_request {
-    struct str method;  /* "POST" */
-    struct str target;  /* "/v1/chat/completions" */
-    struct str head;    /* further header lines, each ended by CRLF; Host, Content-Length,
+    struct str method;      /* "POST" */
+    struct str target;      /* "/v1/chat/completions" */
+    struct str head;        /* further header lines, each ended by CRLF; Host, Content-Length,
                            Connection and Accept-Encoding: identity are added */
     const struct str *body; /* parts sent one after the other */
     size_t body_parts;
-    bool has_body;      /* send Content-Length even when it is 0 */
-    deadline_ms deadline;       /* of the whole call */
-    int64_t head_ms;            /* longest wait for the head once the request is sent; 0: none of its own */
-    size_t max_head;            /* response head bytes; 0 = 64 KiB */
+    bool has_body;        /* send Content-Length even when it is 0 */
+    deadline_ms deadline; /* of the whole call */
+    int64_t head_ms; /* longest wait for the head once the request is sent; 0: none of its own */
+    size_t max_head; /* response head bytes; 0 = 64 KiB */
 };
 
 struct http_response {
     int status;
-    struct headers headers; /* in the call's arena */
+    struct headers headers;  /* in the call's arena */
     uint64_t content_length; /* UINT64_MAX: chunked or until close */
     bool reused_connection;
 };

@@ -17,8 +17,8 @@ struct upstream {
     struct str fresh;       /* body bytes of the read that is being handled */
     struct buf held[2];     /* bytes nobody took at once; one may be lent while the other fills */
     int filling;
-    int error;              /* how the connection ended; 1 = not at all */
-    unsigned interims;      /* 1xx heads before the answer */
+    int error;         /* how the connection ended; 1 = not at all */
+    unsigned interims; /* 1xx heads before the answer */
     bool any_byte, head_done, complete, fault, waiting, excess;
 };
 
@@ -26,7 +26,7 @@ struct http_call {
     struct arena *arena;
     struct http_peer *peer;
     struct upstream *conn;
-    struct fiber *fiber; /* waits for bytes */
+    struct fiber *fiber;                     /* waits for bytes */
     const struct http_call_request *request; /* until http_call_start returns */
     struct http1_limits limits;
     struct http1_head head;

@@ -120,8 +120,8 @@ static size_t feed_head(struct http_conn *conn, char *ptr, size_t len) {
     enum http1_progress progress = http1_feed(&conn->parser, ptr, len, &used);
     if (progress == HTTP1_MORE)
         return used;
-    enum problem_id fault = progress == HTTP1_FAULT ? conn->exchange->head.fault
-                                                    : exchange_head_done(conn->exchange);
+    enum problem_id fault =
+        progress == HTTP1_FAULT ? conn->exchange->head.fault : exchange_head_done(conn->exchange);
     if (fault != PROBLEM_NONE) {
         conn_refuse(conn, fault);
         return len;
@@ -274,7 +274,8 @@ FIBER_FN void conn_exchange_done(struct http_conn *conn) {
     struct exchange *exchange = conn->exchange;
     bool reusable = conn_reusable(conn, exchange);
     bool abort = exchange->aborted || (!exchange->ended && !exchange->cut);
-    bool unread = !exchange->body_done || exchange->body_fault != PROBLEM_NONE || conn->ahead.len > 0;
+    bool unread =
+        !exchange->body_done || exchange->body_fault != PROBLEM_NONE || conn->ahead.len > 0;
     bool gone = exchange->gone;
     conn->exchange = NULL;
     exchange_free(exchange);

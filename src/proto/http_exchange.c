@@ -7,16 +7,14 @@
 #include "proto/http_server_core.h"
 #include "proto/json.h"
 
-#define BODY_FREE (1024 * 1024)     /* bytes a body may take without asking the budget */
+#define BODY_FREE (1024 * 1024) /* bytes a body may take without asking the budget */
 #define BODY_STEP (1024 * 1024)
-#define BODY_FIRST 65536            /* reserved at once for a body of known length */
+#define BODY_FIRST 65536 /* reserved at once for a body of known length */
 #define BUDGET_RETRY_MS 20
 #define DATE_TICK_MS 100
 #define PEER_TEXT 64
 
-static struct {
-    _Atomic uint64_t limit, used;
-} budget;
+static struct { _Atomic uint64_t limit, used; } budget;
 
 void http_body_budget(uint64_t bytes) { atomic_store(&budget.limit, bytes); }
 
@@ -65,9 +63,9 @@ static enum http_method method_of(uint8_t method) {
         uint8_t theirs;
         enum http_method ours;
     } table[] = {
-        {HTTP_GET, HTTP_GET_METHOD},       {HTTP_HEAD, HTTP_HEAD_METHOD},
-        {HTTP_POST, HTTP_POST_METHOD},     {HTTP_PUT, HTTP_PUT_METHOD},
-        {HTTP_PATCH, HTTP_PATCH_METHOD},   {HTTP_DELETE, HTTP_DELETE_METHOD},
+        {HTTP_GET, HTTP_GET_METHOD},         {HTTP_HEAD, HTTP_HEAD_METHOD},
+        {HTTP_POST, HTTP_POST_METHOD},       {HTTP_PUT, HTTP_PUT_METHOD},
+        {HTTP_PATCH, HTTP_PATCH_METHOD},     {HTTP_DELETE, HTTP_DELETE_METHOD},
         {HTTP_OPTIONS, HTTP_OPTIONS_METHOD},
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
@@ -170,7 +168,9 @@ void exchange_main(void *arg) {
 const struct http_request *exchange_request(const struct exchange *exchange) {
     return &exchange->request;
 }
-struct arena *exchange_arena(struct exchange *exchange) { return exchange->arena; }
+struct arena *exchange_arena(struct exchange *exchange) {
+    return exchange->arena;
+}
 int64_t exchange_started_us(const struct exchange *exchange) { return exchange->started_us; }
 bool exchange_client_gone(const struct exchange *exchange) { return exchange->gone; }
 
@@ -198,7 +198,8 @@ void exchange_body_bytes(struct exchange *exchange, const char *ptr, size_t len)
 /* Room for the next part of a large body. Without it the connection stays unread: that is the back pressure. */
 static FIBER_FN enum problem_id body_room(struct exchange *exchange, deadline_ms deadline) {
     uint64_t known = exchange->request.content_length;
-    uint64_t step = known != UINT64_MAX && known > exchange->budget ? known - exchange->budget : BODY_STEP;
+    uint64_t step =
+        known != UINT64_MAX && known > exchange->budget ? known - exchange->budget : BODY_STEP;
     while (!budget_take(step)) {
         if (clock_ms() >= deadline || budget_never(exchange->budget + step))
             return PROBLEM_OVERLOADED;
@@ -238,8 +239,8 @@ static FIBER_FN enum problem_id body_wait(struct exchange *exchange, deadline_ms
 }
 
 static FIBER_FN enum problem_id body_read(struct exchange *exchange, deadline_ms deadline) {
-    if (exchange->body_fault == PROBLEM_NONE && exchange->wants_continue && exchange->body.len == 0 &&
-        send_continue(exchange, deadline) < 0)
+    if (exchange->body_fault == PROBLEM_NONE && exchange->wants_continue &&
+        exchange->body.len == 0 && send_continue(exchange, deadline) < 0)
         return PROBLEM_CLIENT_GONE;
     enum problem_id problem = exchange->body_fault;
     while (problem == PROBLEM_NONE && !exchange->body_done) {
@@ -288,7 +289,8 @@ static struct str date_line(void) {
         struct tm tm;
         time_t seconds = (time_t)(clock_wall_ms() / 1000);
         gmtime_r(&seconds, &tm);
-        cache.len = strftime(cache.text, sizeof cache.text, "date: %a, %d %b %Y %H:%M:%S GMT\r\n", &tm);
+        cache.len =
+            strftime(cache.text, sizeof cache.text, "date: %a, %d %b %Y %H:%M:%S GMT\r\n", &tm);
         cache.tick = tick;
     }
     return str_make(cache.text, cache.len);
@@ -499,7 +501,8 @@ struct str problem_json(struct arena *arena, struct problem problem) {
     json_key(&writer, "error");
     json_object(&writer);
     json_kv_str(&writer, "type",
-                problem.id == PROBLEM_JSON_PARSE ? STR("invalid_request_error") : status_reason(status));
+                problem.id == PROBLEM_JSON_PARSE ? STR("invalid_request_error")
+                                                 : status_reason(status));
     json_kv_str(&writer, "code", problem_code(problem.id));
     json_kv_str(&writer, "message", problem_text(problem));
     json_key(&writer, "param");

@@ -8,9 +8,7 @@
 
 #define DESCRIPTORS_SPARE 64
 
-static struct {
-    _Atomic size_t max_idle, max_open, open;
-} limits = {.max_idle = 4096};
+static struct { _Atomic size_t max_idle, max_open, open; } limits = {.max_idle = 4096};
 
 struct loop_idle {
     struct list conns;
@@ -60,8 +58,12 @@ void http_peer_unref(struct http_peer *peer) {
     mem_free(peer);
 }
 
-struct str http_peer_authority(const struct http_peer *peer) { return peer->authority; }
-struct peer_loop *peer_here(struct http_peer *peer) { return &peer->loops[loop_index(loop_here())]; }
+struct str http_peer_authority(const struct http_peer *peer) {
+    return peer->authority;
+}
+struct peer_loop *peer_here(struct http_peer *peer) {
+    return &peer->loops[loop_index(loop_here())];
+}
 
 void peer_forget_idle(struct upstream *conn) {
     if (!list_linked(&conn->of_peer))

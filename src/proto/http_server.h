@@ -14,16 +14,22 @@ struct exchange;
 struct http_server;
 
 enum http_method {
-    HTTP_GET_METHOD, HTTP_HEAD_METHOD, HTTP_POST_METHOD, HTTP_PUT_METHOD, HTTP_PATCH_METHOD,
-    HTTP_DELETE_METHOD, HTTP_OPTIONS_METHOD, HTTP_OTHER_METHOD
+    HTTP_GET_METHOD,
+    HTTP_HEAD_METHOD,
+    HTTP_POST_METHOD,
+    HTTP_PUT_METHOD,
+    HTTP_PATCH_METHOD,
+    HTTP_DELETE_METHOD,
+    HTTP_OPTIONS_METHOD,
+    HTTP_OTHER_METHOD
 };
 
 struct http_server_options {
     size_t max_header_bytes, max_headers, max_request_line;
-    uint64_t max_body;                 /* larger bodies: 413 */
+    uint64_t max_body; /* larger bodies: 413 */
     int64_t header_timeout_ms, idle_timeout_ms;
-    int64_t body_idle_timeout_ms;      /* silence inside a body */
-    int64_t write_timeout_ms;          /* a client that takes nothing for so long is gone */
+    int64_t body_idle_timeout_ms; /* silence inside a body */
+    int64_t write_timeout_ms;     /* a client that takes nothing for so long is gone */
     /* Serves one exchange; on a fiber. Whatever it leaves unanswered becomes a 500. */
     void (*handler)(void *arg, struct exchange *exchange);
     void *arg;
@@ -49,12 +55,12 @@ void http_server_cut(struct http_server *server);
 struct http_request {
     enum http_method method;
     struct str method_text;
-    struct str target;  /* as sent */
-    struct str path;    /* target up to '?', not decoded */
-    struct str query;   /* after '?', or empty */
+    struct str target; /* as sent */
+    struct str path;   /* target up to '?', not decoded */
+    struct str query;  /* after '?', or empty */
     struct headers headers;
     struct str host;
-    int minor;          /* HTTP/1.minor */
+    int minor; /* HTTP/1.minor */
     bool has_body;
     uint64_t content_length; /* UINT64_MAX: chunked */
 };

@@ -8,10 +8,10 @@
 #include "proto/http_server.h"
 
 enum conn_state {
-    CONN_IDLE,    /* between requests */
-    CONN_HEAD,    /* part of a head has come */
-    CONN_BUSY,    /* an exchange is in flight */
-    CONN_LINGER,  /* our side is shut; the client's bytes are thrown away */
+    CONN_IDLE,   /* between requests */
+    CONN_HEAD,   /* part of a head has come */
+    CONN_BUSY,   /* an exchange is in flight */
+    CONN_LINGER, /* our side is shut; the client's bytes are thrown away */
     CONN_CLOSING,
 };
 

@@ -12,7 +12,7 @@
 struct scan {
     const char *at, *end;
     size_t depth;
-    bool high; /* a byte over 0x7f was seen */
+    bool high;                                 /* a byte over 0x7f was seen */
     uint64_t objects[JSON_MAX_DEPTH / 64 + 1]; /* bit n: level n is an object */
     const char *key, *key_end, *value;         /* of the top-level member being read */
     json_member_fn *fn;
@@ -48,7 +48,8 @@ static inline __m128i stops(__m128i bytes) {
 static const char *plain_blocks(const char *at, const char *end, bool *high) {
     __m128i seen = _mm_setzero_si128();
     for (; end - at >= 32; at += 32) {
-        __m128i a = _mm_loadu_si128((const __m128i *)at), b = _mm_loadu_si128((const __m128i *)(at + 16));
+        __m128i a = _mm_loadu_si128((const __m128i *)at),
+                b = _mm_loadu_si128((const __m128i *)(at + 16));
         if (_mm_movemask_epi8(_mm_or_si128(stops(a), stops(b))) != 0)
             break;
         seen = _mm_or_si128(seen, _mm_or_si128(a, b));
