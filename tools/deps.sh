@@ -16,7 +16,7 @@ say() { printf 'deps: %s\n' "$*"; }
 die() { printf 'deps: error: %s\n' "$*" >&2; exit 1; }
 
 BUILD="build-essential pkg-config meson ninja-build python3 git
-       libuv1-dev libllhttp-dev libyyjson-dev libxxhash-dev libyaml-dev libssl-dev"
+       libuv1-dev libllhttp-dev libyyjson-dev libxxhash-dev libyaml-dev"
 RUN="$BUILD curl ca-certificates"
 TEST="$RUN libcmocka-dev python3-venv openssl nodejs npm"
 CHECK="$TEST clang clang-format clang-tidy @clang-rt llvm valgrind"

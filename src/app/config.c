@@ -77,16 +77,19 @@ static bool level_of(struct str name, enum log_level *level) {
     return false;
 }
 
-/* SGL_LOG=debug, RUST_LOG=info,module=debug: the bare level counts, modules have none of their
- * own. */
+/* SGL_LOG=debug, RUST_LOG=info,module=debug: the bare level counts. Levels by target are taken from SGL_LOG only, at
+ * the start of the log: names of another program's modules would mean nothing here. */
 static void level_from_env(struct config *config, const char *variable) {
+    bool ours = strcmp(variable, "SGL_LOG") == 0;
     const char *text = config->env(variable);
     struct str rest = str_from(text), item;
     while (text != NULL && text[0] != '\0' && str_split(&rest, ',', &item)) {
         item = str_trim(item);
-        if (!level_of(item, &config->values.settings.log.level))
-            note(config, "%s: '%.*s' is ignored, only one level for the whole program is known",
-                 variable, (int)(item.len < 100 ? item.len : 100), item.ptr);
+        if (ours && str_find_char(item, '=') > 0)
+            config->values.settings.log_filter = text;
+        else if (!level_of(item, &config->values.settings.log.level))
+            note(config, "%s: '%.*s' is ignored, it is no level", variable,
+                 (int)(item.len < 100 ? item.len : 100), item.ptr);
     }
 }
 

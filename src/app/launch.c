@@ -151,11 +151,24 @@ static int serve(struct app *app) {
     return 0;
 }
 
+/* "info,fleet=debug": the level in force first, then what SGL_LOG says of single targets. */
+static void filter_apply(const struct settings *settings) {
+    static const char *const names[] = {"debug", "info", "warn", "error"};
+    char list[1024];
+    if (settings->log_filter == NULL)
+        return;
+    int len =
+        snprintf(list, sizeof list, "%s,%s", names[settings->log.level], settings->log_filter);
+    if (len >= (int)sizeof list || log_set_filter(list) < 0)
+        log_warn("app", "SGL_LOG is ignored: not a list of target=level");
+}
+
 static int run(struct app *app) {
     if (log_start(&app->settings->log) < 0) {
         fprintf(stderr, "sluice: cannot write logs to %s\n", app->settings->log.dir);
         return 1;
     }
+    filter_apply(app->settings);
     int status = prepare(app);
     if (status == 0) {
         status = serve(app);

@@ -1,14 +1,16 @@
-/* Shards by the hash's top bits; a shard is an array of 512-byte buckets with 12 entries each,
- * open addressing by whole buckets. A bucket counts the entries that found it full and went on to
- * the next one, so that a search for what is not there mostly ends in one cache line.
+/* Shards by the hash's top bits; a shard is an array of 512-byte buckets with 12 entries each. An
+ * entry lives in its home bucket or the one behind it, nowhere else, so that no search gets long;
+ * a bucket counts those that went on, so that most searches for what is not there end at home.
+ *
+ * When both are full the array grows, or, at its full size, the oldest of the 24 entries goes: a
+ * hand that moves with the insertions, which are spread evenly, and works on cache lines that the
+ * insertion needs anyway. Age is counted in insertions, not in time: an epoch is 1/32 of the
+ * shard's bound inserted.
  *
  * Entries do not move while their array lives, and an entry's hash is its version: it is taken
  * away before anything else of the entry changes, and a reader looks at it before and after. An
  * array that grew is replaced by one in another stretch of address space; the old one's pages go
- * back, its addresses stay, and a reader that was in it sees that the shard's size has changed.
- *
- * Age is counted in insertions, not in time: an epoch is 1/32 of the shard's entries inserted. A
- * hand goes over the buckets; each eviction takes the oldest entry of the next WINDOW of them. */
+ * back, its addresses stay, and a reader that was in it sees that the shard's size has changed. */
 #include "fleet/prefix_table.h"
 
 #include <errno.h>
@@ -24,12 +26,13 @@
 
 enum {
     SLOTS = 12,
-    WINDOW = 4,            /* 48 entries looked at, of which the oldest goes */
+    WINDOW = 2,            /* buckets that an entry may be in */
     EPOCHS = 32,           /* epochs that an untouched entry lives for, about */
     SIZES = 24,            /* of a shard's array; 0 is none at all */
     WORKERS = 1 << 16,     /* slots */
     SHARD_BYTES = 1 << 19, /* as much as can be moved in 200 us */
-    AHEAD = 8,             /* entries that are on their way while one is written */
+    AHEAD = 8,             /* a block's bucket is fetched so many blocks before it is written, */
+    AHEAD_ENTRY = 4,       /* its entry so many */
 };
 
 struct entry {
@@ -44,14 +47,14 @@ struct bucket {
 };
 _Static_assert(sizeof(struct bucket) == 512, "eight cache lines");
 
-#define PASSED_SHIFT 32 /* upper half of tags[1]: entries that went on to the next bucket */
+#define PASSED_SHIFT 32 /* upper half of tags[1]: entries of this home in the next bucket */
 #define TAGS_1 UINT64_C(0xffffffff)
 
 struct shard {
     alignas(128) pthread_mutex_t lock; /* the rest is written under it */
     _Atomic uint32_t count, limit;
     _Atomic uint32_t epoch;
-    uint32_t hand, inserted; /* the latter since the epoch began */
+    uint32_t inserted; /* since the epoch began */
     _Atomic uint64_t evictions;
 };
 
@@ -97,9 +100,6 @@ static uint32_t size_of(const struct prefix_table *table, uint32_t shard) {
 static struct array array_now(const struct prefix_table *table, uint32_t shard) {
     return array_at(table, shard, size_of(table, shard));
 }
-
-/* Entries that an array takes before it is too full to search well. */
-static uint32_t array_room(uint32_t buckets) { return buckets * SLOTS / 16 * 15; }
 
 static uint64_t hash_named(uint64_t hash) { return hash + (hash == 0); }
 
@@ -176,9 +176,10 @@ static int slot_in(const struct bucket *bucket, uint64_t hash) {
     return -1;
 }
 
-static int free_slot(const struct bucket *bucket) {
+/* The first slot that carries the tag (0: that is free), or -1. */
+static int slot_tagged(const struct bucket *bucket, uint8_t tag) {
     uint64_t marks[2];
-    tagged(bucket, 0, marks);
+    tagged(bucket, tag, marks);
     if (marks[0] != 0)
         return __builtin_ctzll(marks[0]) / 8;
     return marks[1] != 0 ? 8 + __builtin_ctzll(marks[1]) / 8 : -1;
@@ -191,20 +192,22 @@ struct spot {
     unsigned slot;
     struct entry *entry; /* NULL: not there */
 };
+#define NOWHERE ((struct spot){NULL, 0, NULL})
+
+static struct spot spot_at(struct bucket *bucket, int slot) {
+    return slot < 0 ? NOWHERE : (struct spot){bucket, (unsigned)slot, &bucket->entries[slot]};
+}
 
 static struct spot find(const struct array *array, uint64_t hash) {
     if (array->n == 0)
-        return (struct spot){NULL, 0, NULL};
-    uint32_t at = home_of(array, hash);
-    for (uint32_t i = 0; i < array->n; i++, at = after(array, at)) {
-        struct bucket *bucket = &array->buckets[at];
-        int slot = slot_in(bucket, hash);
-        if (slot >= 0)
-            return (struct spot){bucket, (unsigned)slot, &bucket->entries[slot]};
-        if (passed(bucket) == 0)
-            break;
-    }
-    return (struct spot){NULL, 0, NULL};
+        return NOWHERE;
+    uint32_t home = home_of(array, hash);
+    struct bucket *bucket = &array->buckets[home];
+    struct spot spot = spot_at(bucket, slot_in(bucket, hash));
+    if (spot.entry != NULL || passed(bucket) == 0)
+        return spot;
+    bucket = &array->buckets[after(array, home)];
+    return spot_at(bucket, slot_in(bucket, hash));
 }
 
 static uint16_t generation_of(const struct prefix_table *table, uint16_t slot) {
@@ -248,15 +251,20 @@ static void read_block(const struct prefix_table *table, uint64_t hash, struct a
     }
 }
 
-static void fetch_entry(const struct array *array, uint64_t hash) {
-    uint64_t marks[2];
-    struct bucket *bucket = &array->buckets[home_of(array, hash)];
-    tagged(bucket, tag_of(hash), marks);
-    if (marks[0] == 0 && marks[1] == 0)
-        return;
-    int slot = marks[0] != 0 ? __builtin_ctzll(marks[0]) / 8 : 8 + __builtin_ctzll(marks[1]) / 8;
+static void fetch_slot(const struct bucket *bucket, int slot) {
     __builtin_prefetch(&bucket->entries[slot].hash);
     __builtin_prefetch(&bucket->entries[slot].holders[PREFIX_HOLDERS - 1]);
+}
+
+/* The bucket is at hand: gets the entry, or the next bucket if it may be there. */
+static void fetch_entry(const struct array *array, uint64_t hash) {
+    uint32_t home = home_of(array, hash);
+    const struct bucket *bucket = &array->buckets[home];
+    int slot = slot_tagged(bucket, tag_of(hash));
+    if (slot >= 0)
+        fetch_slot(bucket, slot);
+    else if (passed(bucket) > 0)
+        __builtin_prefetch(&array->buckets[after(array, home)]);
 }
 
 void prefix_table_read(const struct prefix_table *table, const uint64_t *hashes, size_t count,
@@ -335,7 +343,7 @@ static void erase(struct place *place, uint32_t at, unsigned slot) {
     set_word(&entry->hash, 0);
     for (int i = 0; i < PREFIX_HOLDERS; i++)
         forget_holder(place->table, word(&entry->holders[i]));
-    for (; home != at; home = after(&place->array, home))
+    if (home != at)
         add_passed(&place->array.buckets[home], -1);
     atomic_fetch_sub_explicit(&place->shard->count, 1, memory_order_relaxed);
     atomic_store_explicit(&place->table->holes, true, memory_order_relaxed);
@@ -363,36 +371,51 @@ static void look_for_older(const struct place *place, uint32_t at, struct victim
     }
 }
 
-/* The shard holds at least one entry. */
-static void evict_one(struct place *place) {
-    struct shard *shard = place->shard;
+/* The oldest entry of the first two buckets from `at` on that are not both empty; the shard holds
+ * one. */
+static struct victim oldest_from(const struct place *place, uint32_t at) {
     struct victim victim = {0, 0, -1};
     while (victim.age < 0) {
-        uint32_t at = shard->hand;
         for (int i = 0; i < WINDOW; i++, at = after(&place->array, at))
             look_for_older(place, at, &victim);
-        shard->hand = after(&place->array, shard->hand);
     }
+    return victim;
+}
+
+static void evict_from(struct place *place, uint32_t at) {
+    struct victim victim = oldest_from(place, at);
     erase(place, victim.bucket, victim.slot);
-    atomic_fetch_add_explicit(&shard->evictions, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&place->shard->evictions, 1, memory_order_relaxed);
 }
 
-/* --- putting entries in ---------------------------------------------------------------------- */
+/* --- arrays that come and go ----------------------------------------------------------------- */
 
-/* A free place on the hash's way, marked taken; the array has one. */
-static struct spot claim(struct array *array, uint64_t hash, uint8_t epoch) {
-    uint32_t at = home_of(array, hash);
-    int slot;
-    while ((slot = free_slot(&array->buckets[at])) < 0) {
-        add_passed(&array->buckets[at], 1);
-        at = after(array, at);
+/* A free place for the hash, or NOWHERE. */
+static struct spot vacancy(const struct array *array, uint64_t hash) {
+    struct bucket *bucket = &array->buckets[home_of(array, hash)];
+    int slot = slot_tagged(bucket, 0);
+    if (slot >= 0)
+        return spot_at(bucket, slot);
+    bucket = &array->buckets[after(array, home_of(array, hash))];
+    return spot_at(bucket, slot_tagged(bucket, 0));
+}
+
+/* The same with a place made if there is none. */
+static struct spot claim(struct place *place, uint64_t hash) {
+    uint32_t home = home_of(&place->array, hash);
+    struct spot spot = vacancy(&place->array, hash);
+    if (spot.entry == NULL) {
+        evict_from(place, home);
+        spot = vacancy(&place->array, hash);
     }
-    struct bucket *bucket = &array->buckets[at];
-    set_byte(bucket->ages, (unsigned)slot, epoch);
-    return (struct spot){bucket, (unsigned)slot, &bucket->entries[slot]};
+    if (spot.bucket != &place->array.buckets[home])
+        add_passed(&place->array.buckets[home], 1);
+    return spot;
 }
 
-static void show(struct spot spot, uint64_t hash) {
+/* The last step of an entry's making. */
+static void show(struct spot spot, uint64_t hash, uint8_t epoch) {
+    set_byte(spot.bucket->ages, spot.slot, epoch);
     set_word(&spot.entry->hash, hash);
     set_byte(spot.bucket->tags, spot.slot, tag_of(hash));
 }
@@ -417,35 +440,34 @@ static bool array_open(struct prefix_table *table, uint32_t shard, uint32_t size
     return true;
 }
 
-static void copy_entry(const struct bucket *bucket, unsigned slot, struct array *to) {
+static void copy_entry(struct place *place, const struct bucket *bucket, unsigned slot) {
     const struct entry *entry = &bucket->entries[slot];
     uint64_t hash = word(&entry->hash);
-    struct spot spot = claim(to, hash, byte_of(bucket->ages, slot));
+    struct spot spot = claim(place, hash);
     for (int i = 0; i < PREFIX_HOLDERS; i++)
         set_word(&spot.entry->holders[i], word(&entry->holders[i]));
-    show(spot, hash);
+    show(spot, hash, byte_of(bucket->ages, slot));
 }
 
-static void copy_all(const struct array *from, struct array *to) {
+static void copy_all(struct place *place, const struct array *from) {
     for (uint32_t at = 0; at < from->n; at++) {
         for (unsigned slot = 0; slot < SLOTS; slot++) {
             if (byte_of(from->buckets[at].tags, slot) != 0)
-                copy_entry(&from->buckets[at], slot, to);
+                copy_entry(place, &from->buckets[at], slot);
         }
     }
 }
 
-/* Moves the shard into an array of another size, which has the room. */
+/* Moves the shard into an array of another size; false when there is no memory for it. */
 static bool resize(struct place *place, uint32_t size) {
     struct prefix_table *table = place->table;
     struct array old = place->array, new = {NULL, 0, 0};
     pthread_mutex_lock(&table->moving);
     bool opened = size == 0 || array_open(table, place->number, size, &new);
     if (opened) {
-        copy_all(&old, &new);
         place->array = new;
-        place->shard->hand = new.n > 0 ? (uint32_t)((uint64_t)place->shard->hand * new.n /
-                                                    (old.n > 0 ? old.n : 1)) : 0;
+        if (new.n > 0)
+            copy_all(place, &old);
         atomic_store_explicit(&table->size_of[place->number], (uint8_t)size, memory_order_release);
         if (old.n > 0)
             pages_discard(old.buckets, old.n * sizeof(struct bucket));
@@ -454,24 +476,26 @@ static bool resize(struct place *place, uint32_t size) {
     return opened;
 }
 
-/* Room for one more entry; false when the bound is 0 or there is no memory for the first one. */
-static bool make_room(struct place *place) {
-    struct shard *shard = place->shard;
-    uint32_t count = atomic_load_explicit(&shard->count, memory_order_relaxed);
-    if (count >= atomic_load_explicit(&shard->limit, memory_order_relaxed)) {
-        if (count == 0)
-            return false;
-        evict_one(place);
-        return true;
+/* --- putting entries in ---------------------------------------------------------------------- */
+
+/* The array is as full as hashes fill it; one that is not gains nothing by growing. */
+static bool worth_growing(const struct place *place, uint32_t count) {
+    return place->array.size + 1 < place->table->sizes && count >= place->array.n * SLOTS / 2;
+}
+
+/* Keeps the bound for one more entry; false when there can be none. */
+static bool make_room(struct place *place, uint64_t hash) {
+    uint32_t count = atomic_load_explicit(&place->shard->count, memory_order_relaxed);
+    if (count >= atomic_load_explicit(&place->shard->limit, memory_order_relaxed)) {
+        if (count > 0)
+            evict_from(place, home_of(&place->array, hash));
+        return count > 0;
     }
-    if (count < array_room(place->array.n))
-        return true;
-    if (place->array.size + 1 < place->table->sizes && resize(place, place->array.size + 1))
-        return true;
-    if (count == 0)
-        return false;
-    evict_one(place);
-    return true;
+    while (place->array.n == 0 || vacancy(&place->array, hash).entry == NULL) {
+        if (!worth_growing(place, count) || !resize(place, place->array.size + 1))
+            break;
+    }
+    return place->array.n > 0;
 }
 
 static void count_inserted(struct shard *shard) {
@@ -484,14 +508,14 @@ static void count_inserted(struct shard *shard) {
 }
 
 static size_t insert(struct place *place, uint64_t hash, uint64_t holder) {
-    if (!make_room(place))
+    if (!make_room(place, hash))
         return 0;
     uint32_t epoch = atomic_load_explicit(&place->shard->epoch, memory_order_relaxed);
-    struct spot spot = claim(&place->array, hash, (uint8_t)epoch);
+    struct spot spot = claim(place, hash);
     set_word(&spot.entry->holders[0], holder);
     for (int i = 1; i < PREFIX_HOLDERS; i++)
         set_word(&spot.entry->holders[i], 0);
-    show(spot, hash);
+    show(spot, hash, (uint8_t)epoch);
     count_inserted(place->shard);
     return 1;
 }
@@ -550,24 +574,41 @@ static size_t put(struct prefix_table *table, uint64_t hash, uint64_t holder) {
     return added;
 }
 
-static void fetch_for_write(const struct prefix_table *table, uint64_t hash) {
+static void fetch_bucket(const struct prefix_table *table, uint64_t hash) {
     uint32_t shard = shard_of(table, hash);
     struct array array = array_now(table, shard);
     __builtin_prefetch(&table->shards[shard], 1);
-    if (array.n > 0)
-        __builtin_prefetch(&array.buckets[home_of(&array, hash)], 1);
+    if (array.n == 0)
+        return;
+    uint32_t home = home_of(&array, hash);
+    __builtin_prefetch(&array.buckets[home], 1);
+    __builtin_prefetch(&array.buckets[after(&array, home)], 1);
+}
+
+/* The bucket is at hand: gets the entry, or the place it will have. */
+static void fetch_place(const struct prefix_table *table, uint64_t hash) {
+    struct array array = array_now(table, shard_of(table, hash));
+    if (array.n == 0)
+        return;
+    const struct bucket *bucket = &array.buckets[home_of(&array, hash)];
+    int slot = slot_tagged(bucket, tag_of(hash));
+    if (slot < 0)
+        slot = slot_tagged(bucket, 0);
+    if (slot >= 0)
+        fetch_slot(bucket, slot);
 }
 
 size_t prefix_table_put(struct prefix_table *table, const uint64_t *hashes, size_t count,
                         struct prefix_holder holder, uint32_t tick) {
     uint64_t packed = (uint64_t)tick << 32 | (uint32_t)holder.generation << 16 | holder.slot;
     size_t added = 0;
-    for (size_t i = 0; i < count && i < AHEAD; i++)
-        fetch_for_write(table, hash_named(hashes[i]));
-    for (size_t i = 0; i < count; i++) {
-        if (count - i > AHEAD)
-            fetch_for_write(table, hash_named(hashes[i + AHEAD]));
-        added += put(table, hash_named(hashes[i]), packed);
+    for (size_t i = 0; i < count + AHEAD; i++) {
+        if (i < count)
+            fetch_bucket(table, hash_named(hashes[i]));
+        if (i >= AHEAD - AHEAD_ENTRY && i - (AHEAD - AHEAD_ENTRY) < count)
+            fetch_place(table, hash_named(hashes[i - (AHEAD - AHEAD_ENTRY)]));
+        if (i >= AHEAD)
+            added += put(table, hash_named(hashes[i - AHEAD]), packed);
     }
     if (added > 0)
         count_held(table, holder.slot, (int32_t)added);
@@ -638,11 +679,11 @@ static void evict_down_to(struct place *place, uint32_t limit) {
     }
 }
 
-/* The smallest array for this many entries and a few more. */
+/* The smallest array that this many entries do not fill. */
 static uint32_t size_for(const struct prefix_table *table, uint32_t entries) {
     uint32_t size = 0;
     while (entries > 0 && size + 1 < table->sizes &&
-           array_room(table->buckets[size]) < entries + entries / 8)
+           table->buckets[size] * SLOTS / 4 * 3 < entries)
         size++;
     return size;
 }
@@ -714,7 +755,7 @@ static uint64_t full_bytes(uint64_t need, uint64_t budget, unsigned bits, uint64
 static uint64_t bytes_for(uint64_t entries) {
     if (entries > UINT64_MAX / sizeof(struct bucket) / 2)
         return UINT64_MAX / 2;
-    return (entries * 16 / (SLOTS * 15) + 1) * sizeof(struct bucket);
+    return (entries / 7 * 8 / SLOTS + 2) * sizeof(struct bucket); /* 7/8 full */
 }
 
 static void start_shards(struct prefix_table *table) {
@@ -746,7 +787,7 @@ int prefix_table_new(uint64_t max_entries, uint64_t max_bytes, struct prefix_tab
     table->mapped = table->fixed_bytes = mapped;
     table->max_bytes = max_bytes;
     lay_sizes(table, full, page);
-    uint64_t room = (uint64_t)array_room(table->buckets[table->sizes - 1]) * shards;
+    uint64_t room = (uint64_t)table->buckets[table->sizes - 1] * SLOTS * shards;
     table->max_entries = max_entries < room ? max_entries : room;
     int err = pthread_mutex_init(&table->moving, NULL);
     assert_always(err == 0);

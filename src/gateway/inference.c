@@ -16,17 +16,9 @@
 #define RERANK_MAX (32 * 1024 * 1024) /* an answer that is rebuilt takes its size several times */
 #define OFFLOAD_FROM (256 * 1024)
 
-static bool json_type(struct str type) {
-    ptrdiff_t semicolon = str_find_char(type, ';');
-    struct str media = str_trim(semicolon < 0 ? type : str_head(type, (size_t)semicolon));
-    return str_ieq(media, STR("application/json")) ||
-           (str_istarts(media, STR("application/")) && str_ends(media, STR("+json")));
-}
-
 /* A media type that is given must be JSON; how it is refused depends on the route. */
 static FIBER_FN bool media_ok(struct request *request) {
-    struct str type = headers_get(&request->http->headers, STR("content-type"));
-    if (type.ptr == NULL || json_type(type))
+    if (request_media_json(request))
         return true;
     if (request->route->media == MEDIA_JSON_415)
         request_fail(request, PROBLEM_UNSUPPORTED_MEDIA_TYPE);

@@ -48,6 +48,14 @@ FIBER_FN void request_error_text(struct request *request, int status, const char
     request_json(request, status, json_writer_end(&writer, request->arena));
 }
 
+bool request_media_json(const struct request *request) {
+    struct str type = headers_get(&request->http->headers, STR("content-type"));
+    ptrdiff_t semicolon = str_find_char(type, ';');
+    struct str media = str_trim(semicolon < 0 ? type : str_head(type, (size_t)semicolon));
+    return type.ptr == NULL || str_ieq(media, STR("application/json")) ||
+           (str_istarts(media, STR("application/")) && str_ends(media, STR("+json")));
+}
+
 FIBER_FN bool request_read_body(struct request *request) {
     struct problem problem = exchange_body(request->exchange, request->deadline, &request->body);
     if (problem.id == PROBLEM_NONE)

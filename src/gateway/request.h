@@ -56,6 +56,8 @@ FIBER_FN void request_error_text(struct request *request, int status, const char
 /* A header for the answer. */
 void request_header(struct request *request, struct str name, struct str value);
 
+/* True when no media type was given, or a JSON one. */
+bool request_media_json(const struct request *request);
 /* Reads the whole body into request->body. False when it was answered already (413, 408, client
  * gone). */
 FIBER_FN bool request_read_body(struct request *request);

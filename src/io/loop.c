@@ -19,7 +19,6 @@
 static struct loop *loops[LOOPS_MAX];
 static unsigned loop_total;
 static _Thread_local struct loop *here;
-static _Atomic unsigned locals_claimed;
 static _Atomic bool stop_asked;
 
 struct loop_boot {
@@ -48,14 +47,6 @@ struct wheel *loop_wheel(void) {
 struct loop_stats *loop_stats(struct loop *loop) {
     return &loop->stats;
 }
-
-unsigned loop_local_claim(void) {
-    unsigned slot = atomic_fetch_add(&locals_claimed, 1);
-    assert_always(slot < LOOP_LOCALS);
-    return slot;
-}
-
-void **loop_local(unsigned slot) { return &here->locals[slot]; }
 
 /* --- turning --- */
 

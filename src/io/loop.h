@@ -55,11 +55,6 @@ void loop_spawn(struct loop *loop, fiber_main *fn, void *arg);
 #define LOOP_READ_SIZE 65536
 char *loop_read_buffer(void);
 
-/* Per-loop pointers for the floors above: a slot number is claimed once at start. */
-#define LOOP_LOCALS 24
-unsigned loop_local_claim(void);
-void **loop_local(unsigned slot);
-
 /* Figures for metrics; read from any thread (relaxed). */
 struct loop_stats {
     _Atomic uint64_t turns, stalls;

@@ -19,7 +19,6 @@ struct loop {
     int64_t stop_by_ms;
     pthread_t thread;
     sem_t over; /* its thread has left it */
-    void *locals[LOOP_LOCALS];
     struct loop_stats stats;
     char *read_buffer;
 };

@@ -145,29 +145,6 @@ static void test_loops_that_call_each_other(void **state) {
 
 /* --- figures, locals, stopping --------------------------------------------------------------- */
 
-static unsigned slot;
-static int use_local(void *arg) {
-    assert_null(*loop_local(slot));
-    *loop_local(slot) = arg;
-    return 0;
-}
-static int check_local(void *arg) { return *loop_local(slot) == arg ? 0 : 1; }
-
-static void body_locals(void) {
-    int marks[3];
-    slot = loop_local_claim();
-    assert_int_not_equal(slot, loop_local_claim());
-    for (unsigned i = 0; i < loops_count(); i++)
-        assert_int_equal(loop_call(loop_at(i), use_local, &marks[i]), 0);
-    for (unsigned i = 0; i < loops_count(); i++)
-        assert_int_equal(loop_call(loop_at(i), check_local, &marks[i]), 0);
-}
-
-static void test_locals(void **state) {
-    (void)state;
-    on_loops(2, body_locals);
-}
-
 static void body_stats(void) {
     struct loop_stats *stats = loop_stats(loop_control());
     uint64_t turned = atomic_load(&stats->turns);
@@ -240,7 +217,6 @@ int main(void) {
         cmocka_unit_test(test_loop_call),
         cmocka_unit_test(test_loop_call_waits_for_its_callee),
         cmocka_unit_test(test_loops_that_call_each_other),
-        cmocka_unit_test(test_locals),
         cmocka_unit_test(test_stats),
         cmocka_unit_test(test_set_up_runs_on_each_data_loop),
         cmocka_unit_test(test_a_fiber_that_does_not_end),
