@@ -28,10 +28,10 @@ static uint64_t mix(uint64_t x) {
     return x ^ x >> 31;
 }
 
-/* Path `number`: a quarter is shared by 64 paths, the rest is its own. */
-static void make_path(uint64_t number, uint64_t *path) {
+/* A path: a quarter shared with its 64 siblings, the rest its own. */
+static void make_path(uint64_t number, uint64_t family, uint64_t *path) {
     for (uint64_t i = 0; i < PATH; i++)
-        path[i] = mix(mix(i < PATH / 4 ? number / 64 | UINT64_C(1) << 60 : number) + i);
+        path[i] = mix(mix(i < PATH / 4 ? family | UINT64_C(1) << 60 : number) + i);
 }
 
 static int by_value(const void *a, const void *b) {
@@ -57,7 +57,7 @@ static struct prefix_index *new_index(uint64_t entries, uint64_t bytes) {
 
 static int64_t record_path(struct prefix_index *index, uint64_t number, int64_t now_ms) {
     uint64_t path[PATH];
-    make_path(number, path);
+    make_path(number, number / 64, path);
     uint64_t start = now_ns();
     struct prefix_holder holder = prefix_index_holder(index, (uint16_t)(number % WORKERS));
     prefix_index_record(index, path, PATH, holder, now_ms);
@@ -124,12 +124,13 @@ static void run_hash(void) {
 static uint64_t any_of(uint64_t paths, uint64_t i) { return mix(i * 7919 + 13) % paths; }
 
 static void time_matches(struct prefix_index *index, const char *name, uint64_t paths,
-                         uint64_t beyond) {
+                         uint64_t beyond, uint64_t shift) {
     static uint64_t times[SAMPLES];
     struct prefix_hit hits[PREFIX_HITS_MAX];
     uint64_t path[PATH], depth = 0;
     for (uint64_t i = 0; i < SAMPLES; i++) {
-        make_path(any_of(paths, i) + beyond, path);
+        uint64_t number = any_of(paths, i);
+        make_path(number + beyond, (number + shift) / 64, path);
         uint64_t start = now_ns();
         size_t n = prefix_index_match(index, path, PATH, hits, PREFIX_HITS_MAX);
         times[i] = now_ns() - start;
@@ -142,10 +143,10 @@ static void time_matches(struct prefix_index *index, const char *name, uint64_t 
 static void run_match(uint64_t blocks, uint64_t bytes) {
     struct prefix_index *index = new_index(UINT64_C(1) << 26, bytes);
     uint64_t paths = fill(index, blocks);
-    time_matches(index, "match_any", paths, 0);
-    time_matches(index, "match_hot", 256, 0);
-    time_matches(index, "match_sibling", 64, paths); /* only the shared quarter is there */
-    time_matches(index, "match_none", paths, paths * 2);
+    time_matches(index, "match_any", paths, 0, 0);
+    time_matches(index, "match_hot", 256, 0, 0);
+    time_matches(index, "match_sibling", paths, paths, 0); /* only the shared quarter is there */
+    time_matches(index, "match_none", paths, paths, paths * 2);
     static uint64_t times[SAMPLES];
     for (uint64_t i = 0; i < SAMPLES; i++)
         times[i] = (uint64_t)record_path(index, any_of(paths, i), (int64_t)(paths / 10) + 1);
@@ -202,7 +203,7 @@ static void *match_for_long(void *arg) {
     uint64_t path[PATH];
     while (!atomic_load_explicit(&crowd->stop, memory_order_relaxed)) {
         uint64_t number = any_of(crowd->paths, step + done);
-        make_path(number, path);
+        make_path(number, number / 64, path);
         prefix_index_match(crowd->index, path, PATH, hits, PREFIX_HITS_MAX);
         if (crowd->writes)
             record_path(crowd->index, done % 4 ? number : mix(step + done), 1 << 20);

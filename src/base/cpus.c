@@ -11,7 +11,7 @@
 #include "base/str.h"
 
 #define NO_LIMIT UINT64_MAX
-#define PATH_LEN 1024
+#define PATH_LEN 768
 
 static struct str read_file(const char *path, char *out, size_t size) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -121,7 +121,7 @@ struct controller {
 
 static uint64_t group_limit(const char *root, const char *self,
                             const struct controller *controller) {
-    char text[2048], base[PATH_LEN];
+    char text[1024], base[PATH_LEN];
     root = root != NULL ? root : "/sys/fs/cgroup";
     uint64_t v2 = walk_up(root, own_group(self, STR(""), text, sizeof text), controller->v2);
     int len = snprintf(base, sizeof base, "%s/%.*s", root, STR_ARG(controller->name));

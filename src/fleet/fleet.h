@@ -31,7 +31,7 @@ size_t fleet_ready_count(enum worker_role role);
 /* For roster.c. A snapshot of these workers: takes a reference on each. */
 struct fleet *fleet_build(struct worker *const *workers, size_t count, uint64_t version);
 /* Gives one back with its references; any loop (the work is done on the control loop). */
-void fleet_destroy(void *fleet);
+void fleet_destroy(void *arg);
 void fleet_count_ready(enum worker_role role, int delta);
 /* Makes the gauges of the fleet and keeps them right at each scrape; once at start. */
 void fleet_metrics_start(void);

@@ -22,7 +22,7 @@ struct add_order {
     struct job_watch *watch;
 };
 
-void lifecycle_start(const struct fleet_settings *settings);
+void lifecycle_start(const struct fleet_settings *given);
 /* What to do when the rules of health have changed a worker's state. For health_start. */
 void lifecycle_health_changed(struct roster_entry *entry, enum worker_status from,
                               enum worker_status to);

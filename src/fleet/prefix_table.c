@@ -20,19 +20,24 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "base/pages.h"
 #include "base/panic.h"
 #include "fleet/prefix_index.h"
 
 enum {
     SLOTS = 12,
-    WINDOW = 2,            /* buckets that an entry may be in */
+    WINDOW = 2,            /* buckets that an entry may be in: its home and those behind */
     EPOCHS = 32,           /* epochs that an untouched entry lives for, about */
     SIZES = 24,            /* of a shard's array; 0 is none at all */
     WORKERS = 1 << 16,     /* slots */
     SHARD_BYTES = 1 << 19, /* as much as can be moved in 200 us */
-    AHEAD = 8,             /* a block's bucket is fetched so many blocks before it is written, */
-    AHEAD_ENTRY = 4,       /* its entry so many */
+    AHEAD = 9,             /* so many blocks before one is written its bucket is fetched, */
+    AHEAD_NEXT = 6,        /* then the window if that will be needed, */
+    AHEAD_ENTRY = 3,       /* then the entry */
 };
 
 struct entry {
@@ -47,7 +52,7 @@ struct bucket {
 };
 _Static_assert(sizeof(struct bucket) == 512, "eight cache lines");
 
-#define PASSED_SHIFT 32 /* upper half of tags[1]: entries of this home in the next bucket */
+#define PASSED_SHIFT 32 /* upper half of tags[1]: entries that went on to the next bucket */
 #define TAGS_1 UINT64_C(0xffffffff)
 
 struct shard {
@@ -57,6 +62,16 @@ struct shard {
     uint32_t inserted; /* since the epoch began */
     _Atomic uint64_t evictions;
 };
+
+/* Counting under the lock, read without: no need of a read-modify-write. */
+static void add_32(_Atomic uint32_t *at, uint32_t delta) {
+    uint32_t old = atomic_load_explicit(at, memory_order_relaxed);
+    atomic_store_explicit(at, old + delta, memory_order_relaxed);
+}
+
+static uint32_t get_32(const _Atomic uint32_t *at) {
+    return atomic_load_explicit(at, memory_order_relaxed);
+}
 
 struct worker_row {
     _Atomic uint16_t ended; /* generations that are over, less than UINT16_MAX */
@@ -72,6 +87,7 @@ struct prefix_table {
     struct worker_row *workers;
     struct shard *shards;
     pthread_mutex_t moving; /* one shard at a time: two arrays of it are there meanwhile */
+    uint32_t full_shards;    /* whose array has its full size */
     _Atomic bool holes;
     uint64_t max_entries, max_bytes, fixed_bytes;
     size_t mapped; /* of the table itself */
@@ -85,7 +101,7 @@ struct array {
     uint32_t n, size;
 };
 
-static struct array array_at(const struct prefix_table *table, uint32_t shard, uint32_t size) {
+static inline struct array array_at(const struct prefix_table *table, uint32_t shard, uint32_t size) {
     char *base = atomic_load_explicit(&table->arrays[size], memory_order_relaxed);
     struct array array = {NULL, table->buckets[size], size};
     if (array.n > 0)
@@ -93,43 +109,48 @@ static struct array array_at(const struct prefix_table *table, uint32_t shard, u
     return array;
 }
 
-static uint32_t size_of(const struct prefix_table *table, uint32_t shard) {
+/* Of all shards' arrays of this size. */
+static size_t array_bytes(const struct prefix_table *table, uint32_t size) {
+    return (size_t)table->buckets[size] * sizeof(struct bucket) * table->shard_count;
+}
+
+static inline uint32_t size_of(const struct prefix_table *table, uint32_t shard) {
     return atomic_load_explicit(&table->size_of[shard], memory_order_acquire);
 }
 
-static struct array array_now(const struct prefix_table *table, uint32_t shard) {
+static inline struct array array_now(const struct prefix_table *table, uint32_t shard) {
     return array_at(table, shard, size_of(table, shard));
 }
 
-static uint64_t hash_named(uint64_t hash) { return hash + (hash == 0); }
+static inline uint64_t hash_named(uint64_t hash) { return hash + (hash == 0); }
 
-static uint32_t shard_of(const struct prefix_table *table, uint64_t hash) {
+static inline uint32_t shard_of(const struct prefix_table *table, uint64_t hash) {
     return table->shard_bits > 0 ? (uint32_t)(hash >> (64 - table->shard_bits)) : 0;
 }
 
-static uint32_t home_of(const struct array *array, uint64_t hash) {
+static inline uint32_t home_of(const struct array *array, uint64_t hash) {
     return (uint32_t)((hash & UINT32_MAX) * array->n >> 32);
 }
 
-static uint32_t after(const struct array *array, uint32_t bucket) {
+static inline uint32_t after(const struct array *array, uint32_t bucket) {
     return bucket + 1 == array->n ? 0 : bucket + 1;
 }
 
 /* --- one bucket ------------------------------------------------------------------------------ */
 
-static uint64_t word(const _Atomic uint64_t *at) {
+static inline uint64_t word(const _Atomic uint64_t *at) {
     return atomic_load_explicit(at, memory_order_acquire);
 }
 
-static void set_word(_Atomic uint64_t *at, uint64_t value) {
+static inline void set_word(_Atomic uint64_t *at, uint64_t value) {
     atomic_store_explicit(at, value, memory_order_release);
 }
 
-static uint8_t byte_of(const _Atomic uint64_t words[2], unsigned slot) {
+static inline uint8_t byte_of(const _Atomic uint64_t words[2], unsigned slot) {
     return (uint8_t)(word(&words[slot / 8]) >> (slot % 8 * 8));
 }
 
-static void set_byte(_Atomic uint64_t words[2], unsigned slot, uint8_t value) {
+static inline void set_byte(_Atomic uint64_t words[2], unsigned slot, uint8_t value) {
     unsigned shift = slot % 8 * 8;
     uint64_t old = word(&words[slot / 8]);
     uint64_t new = (old & ~(UINT64_C(0xff) << shift)) | (uint64_t)value << shift;
@@ -137,12 +158,12 @@ static void set_byte(_Atomic uint64_t words[2], unsigned slot, uint8_t value) {
         set_word(&words[slot / 8], new);
 }
 
-static uint8_t tag_of(uint64_t hash) {
+static inline uint8_t tag_of(uint64_t hash) {
     uint8_t tag = (uint8_t)(hash >> 32);
     return tag > 0 ? tag : 1;
 }
 
-static uint32_t passed(const struct bucket *bucket) {
+static inline uint32_t passed(const struct bucket *bucket) {
     return (uint32_t)(word(&bucket->tags[1]) >> PASSED_SHIFT);
 }
 
@@ -151,38 +172,43 @@ static void add_passed(struct bucket *bucket, int delta) {
     set_word(&bucket->tags[1], old + ((uint64_t)(int64_t)delta << PASSED_SHIFT));
 }
 
-/* The top bit of each byte that is 0, and at times of one above such a byte. */
-static uint64_t zero_bytes(uint64_t x) {
-    return (x - UINT64_C(0x0101010101010101)) & ~x & UINT64_C(0x8080808080808080);
+typedef uint8_t lanes __attribute__((vector_size(16)));
+typedef uint64_t halves __attribute__((vector_size(16)));
+
+/* A byte for each slot; those past the last are 0. */
+static inline lanes lanes_of(const _Atomic uint64_t words[2]) {
+    return (lanes)(halves){word(&words[0]), word(&words[1]) & TAGS_1};
 }
 
-/* Slots that carry the tag, one bit in 8 of two words each; some may not. */
-static void tagged(const struct bucket *bucket, uint8_t tag, uint64_t marks[2]) {
-    uint64_t all = tag * UINT64_C(0x0101010101010101);
-    marks[0] = zero_bytes(word(&bucket->tags[0]) ^ all);
-    marks[1] = zero_bytes(word(&bucket->tags[1]) ^ all) & TAGS_1;
+/* A bit for each byte that is 0xff and not 0. */
+static inline unsigned bits_of(lanes marks) {
+#ifdef __SSE2__
+    return (unsigned)_mm_movemask_epi8((__m128i)marks);
+#else
+    halves both = ((halves)marks & UINT64_C(0x0101010101010101)) * UINT64_C(0x0102040810204080);
+    both >>= 56;
+    return (unsigned)(both[0] | both[1] << 8);
+#endif
 }
 
-static int slot_in(const struct bucket *bucket, uint64_t hash) {
-    uint64_t marks[2];
-    tagged(bucket, tag_of(hash), marks);
-    for (int half = 0; half < 2; half++) {
-        for (; marks[half] != 0; marks[half] &= marks[half] - 1) {
-            int slot = half * 8 + __builtin_ctzll(marks[half]) / 8;
-            if (word(&bucket->entries[slot].hash) == hash)
-                return slot;
-        }
+/* Slots whose tag this is; 0: those that are free. */
+static inline unsigned tagged(const struct bucket *bucket, uint8_t tag) {
+    return bits_of((lanes)(lanes_of(bucket->tags) == tag)) & ((1u << SLOTS) - 1);
+}
+
+static inline int slot_in(const struct bucket *bucket, uint64_t hash) {
+    for (unsigned some = tagged(bucket, tag_of(hash)); some != 0; some &= some - 1) {
+        int slot = __builtin_ctz(some);
+        if (word(&bucket->entries[slot].hash) == hash)
+            return slot;
     }
     return -1;
 }
 
-/* The first slot that carries the tag (0: that is free), or -1. */
-static int slot_tagged(const struct bucket *bucket, uint8_t tag) {
-    uint64_t marks[2];
-    tagged(bucket, tag, marks);
-    if (marks[0] != 0)
-        return __builtin_ctzll(marks[0]) / 8;
-    return marks[1] != 0 ? 8 + __builtin_ctzll(marks[1]) / 8 : -1;
+/* The first slot that carries the tag, or -1. */
+static inline int slot_tagged(const struct bucket *bucket, uint8_t tag) {
+    unsigned some = tagged(bucket, tag);
+    return some != 0 ? __builtin_ctz(some) : -1;
 }
 
 /* --- finding --------------------------------------------------------------------------------- */
@@ -198,16 +224,17 @@ static struct spot spot_at(struct bucket *bucket, int slot) {
     return slot < 0 ? NOWHERE : (struct spot){bucket, (unsigned)slot, &bucket->entries[slot]};
 }
 
-static struct spot find(const struct array *array, uint64_t hash) {
+static inline struct spot find(const struct array *array, uint64_t hash) {
     if (array->n == 0)
         return NOWHERE;
-    uint32_t home = home_of(array, hash);
-    struct bucket *bucket = &array->buckets[home];
-    struct spot spot = spot_at(bucket, slot_in(bucket, hash));
-    if (spot.entry != NULL || passed(bucket) == 0)
-        return spot;
-    bucket = &array->buckets[after(array, home)];
-    return spot_at(bucket, slot_in(bucket, hash));
+    uint32_t at = home_of(array, hash);
+    for (int i = 0; i < WINDOW; i++, at = after(array, at)) {
+        struct bucket *bucket = &array->buckets[at];
+        int slot = slot_in(bucket, hash);
+        if (slot >= 0 || passed(bucket) == 0)
+            return spot_at(bucket, slot);
+    }
+    return NOWHERE;
 }
 
 static uint16_t generation_of(const struct prefix_table *table, uint16_t slot) {
@@ -256,7 +283,14 @@ static void fetch_slot(const struct bucket *bucket, int slot) {
     __builtin_prefetch(&bucket->entries[slot].holders[PREFIX_HOLDERS - 1]);
 }
 
-/* The bucket is at hand: gets the entry, or the next bucket if it may be there. */
+static void fetch_behind(const struct array *array, uint32_t at) {
+    for (int i = 1; i < WINDOW; i++) {
+        at = after(array, at);
+        __builtin_prefetch(&array->buckets[at]);
+    }
+}
+
+/* The bucket is at hand: gets the entry, or the window if it may be there. */
 static void fetch_entry(const struct array *array, uint64_t hash) {
     uint32_t home = home_of(array, hash);
     const struct bucket *bucket = &array->buckets[home];
@@ -264,7 +298,7 @@ static void fetch_entry(const struct array *array, uint64_t hash) {
     if (slot >= 0)
         fetch_slot(bucket, slot);
     else if (passed(bucket) > 0)
-        __builtin_prefetch(&array->buckets[after(array, home)]);
+        fetch_behind(array, home);
 }
 
 void prefix_table_read(const struct prefix_table *table, const uint64_t *hashes, size_t count,
@@ -292,7 +326,7 @@ unsigned prefix_table_age(const struct prefix_table *table, uint64_t hash) {
     struct spot spot = find(&array, hash);
     if (spot.entry == NULL)
         return 0;
-    uint32_t epoch = atomic_load_explicit(&table->shards[shard].epoch, memory_order_relaxed);
+    uint32_t epoch = get_32(&table->shards[shard].epoch);
     return (uint8_t)(epoch - byte_of(spot.bucket->ages, spot.slot));
 }
 
@@ -343,73 +377,100 @@ static void erase(struct place *place, uint32_t at, unsigned slot) {
     set_word(&entry->hash, 0);
     for (int i = 0; i < PREFIX_HOLDERS; i++)
         forget_holder(place->table, word(&entry->holders[i]));
-    if (home != at)
+    for (; home != at; home = after(&place->array, home))
         add_passed(&place->array.buckets[home], -1);
-    atomic_fetch_sub_explicit(&place->shard->count, 1, memory_order_relaxed);
-    atomic_store_explicit(&place->table->holes, true, memory_order_relaxed);
+    add_32(&place->shard->count, (uint32_t)-1);
+    if (!prefix_table_holes(place->table))
+        atomic_store_explicit(&place->table->holes, true, memory_order_relaxed);
 }
 
 static unsigned age_in(const struct place *place, const struct bucket *bucket, unsigned slot) {
-    uint32_t epoch = atomic_load_explicit(&place->shard->epoch, memory_order_relaxed);
+    uint32_t epoch = get_32(&place->shard->epoch);
     return (uint8_t)(epoch - byte_of(bucket->ages, slot));
 }
 
 struct victim {
     uint32_t bucket;
     unsigned slot;
-    int age; /* -1: none yet */
+    unsigned rank; /* its age + 1, at most UINT8_MAX; 0: there is none */
 };
 
-static void look_for_older(const struct place *place, uint32_t at, struct victim *victim) {
-    const struct bucket *bucket = &place->array.buckets[at];
-    for (unsigned slot = 0; slot < SLOTS; slot++) {
-        if (byte_of(bucket->tags, slot) == 0)
-            continue;
-        int age = (int)age_in(place, bucket, slot);
-        if (age > victim->age)
-            *victim = (struct victim){at, slot, age};
-    }
+/* Ranks as above of all slots of a bucket. */
+static lanes ranks_of(const struct bucket *bucket, uint8_t epoch) {
+    lanes tags = lanes_of(bucket->tags), age = epoch - lanes_of(bucket->ages);
+    return (age - (lanes)(age != UINT8_MAX)) & (lanes)(tags != 0);
 }
 
-/* The oldest entry of the first two buckets from `at` on that are not both empty; the shard holds
- * one. */
-static struct victim oldest_from(const struct place *place, uint32_t at) {
-    struct victim victim = {0, 0, -1};
-    while (victim.age < 0) {
-        for (int i = 0; i < WINDOW; i++, at = after(&place->array, at))
-            look_for_older(place, at, &victim);
-    }
-    return victim;
+static inline lanes choose(lanes marks, lanes yes, lanes no) { return (yes & marks) | (no & ~marks); }
+
+static inline lanes greater(lanes a, lanes b) { return choose((lanes)(a > b), a, b); }
+
+/* The greatest byte. */
+static inline uint8_t greatest(lanes bytes) {
+    halves all = (halves)bytes;
+    all = (halves)greater((lanes)all, (lanes)(halves){all[1], all[0]});
+    for (int shift = 32; shift >= 8; shift /= 2)
+        all = (halves)greater((lanes)all, (lanes)(all >> shift));
+    return (uint8_t)all[0];
 }
 
+/* The oldest entry of a window, of equal ones that with the lowest slot. */
+static struct victim oldest_near(const struct place *place, uint32_t at) {
+    uint8_t epoch = (uint8_t)get_32(&place->shard->epoch);
+    lanes most = ranks_of(&place->array.buckets[at], epoch), steps = most ^ most;
+    uint32_t next = at;
+    for (uint8_t i = 1; i < WINDOW; i++) {
+        next = after(&place->array, next);
+        lanes ranks = ranks_of(&place->array.buckets[next], epoch), more = (lanes)(ranks > most);
+        most = choose(more, ranks, most);
+        steps = choose(more, steps - steps + i, steps);
+    }
+    uint8_t rank = greatest(most);
+    unsigned slot = (unsigned)__builtin_ctz(bits_of((lanes)(most == rank)));
+    uint32_t bucket = at + steps[slot];
+    return (struct victim){bucket < place->array.n ? bucket : bucket - place->array.n, slot, rank};
+}
+
+static void evict(struct place *place, uint32_t at, unsigned slot) {
+    _Atomic uint64_t *evictions = &place->shard->evictions;
+    erase(place, at, slot);
+    uint64_t old = atomic_load_explicit(evictions, memory_order_relaxed);
+    atomic_store_explicit(evictions, old + 1, memory_order_relaxed);
+}
+
+/* The oldest near `at`, or, where nothing is, near the next one; the shard holds an entry. */
 static void evict_from(struct place *place, uint32_t at) {
-    struct victim victim = oldest_from(place, at);
-    erase(place, victim.bucket, victim.slot);
-    atomic_fetch_add_explicit(&place->shard->evictions, 1, memory_order_relaxed);
+    struct victim victim = oldest_near(place, at);
+    while (victim.rank == 0) {
+        at = after(&place->array, at);
+        victim = oldest_near(place, at);
+    }
+    evict(place, victim.bucket, victim.slot);
 }
 
 /* --- arrays that come and go ----------------------------------------------------------------- */
 
 /* A free place for the hash, or NOWHERE. */
 static struct spot vacancy(const struct array *array, uint64_t hash) {
-    struct bucket *bucket = &array->buckets[home_of(array, hash)];
-    int slot = slot_tagged(bucket, 0);
-    if (slot >= 0)
-        return spot_at(bucket, slot);
-    bucket = &array->buckets[after(array, home_of(array, hash))];
-    return spot_at(bucket, slot_tagged(bucket, 0));
+    uint32_t at = home_of(array, hash);
+    for (int i = 0; i < WINDOW; i++, at = after(array, at)) {
+        int slot = slot_tagged(&array->buckets[at], 0);
+        if (slot >= 0)
+            return spot_at(&array->buckets[at], slot);
+    }
+    return NOWHERE;
 }
 
-/* The same with a place made if there is none. */
+/* The same with a place made if there is none, and the way to it marked. */
 static struct spot claim(struct place *place, uint64_t hash) {
-    uint32_t home = home_of(&place->array, hash);
+    uint32_t at = home_of(&place->array, hash);
     struct spot spot = vacancy(&place->array, hash);
     if (spot.entry == NULL) {
-        evict_from(place, home);
+        evict_from(place, at);
         spot = vacancy(&place->array, hash);
     }
-    if (spot.bucket != &place->array.buckets[home])
-        add_passed(&place->array.buckets[home], 1);
+    for (; spot.bucket != &place->array.buckets[at]; at = after(&place->array, at))
+        add_passed(&place->array.buckets[at], 1);
     return spot;
 }
 
@@ -424,7 +485,7 @@ static void show(struct spot spot, uint64_t hash, uint8_t epoch) {
 static bool array_open(struct prefix_table *table, uint32_t shard, uint32_t size,
                        struct array *out) {
     if (atomic_load(&table->arrays[size]) == NULL) {
-        size_t bytes = (size_t)table->buckets[size] * sizeof(struct bucket) * table->shard_count;
+        size_t bytes = array_bytes(table, size);
         char *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (base == MAP_FAILED)
@@ -458,6 +519,18 @@ static void copy_all(struct place *place, const struct array *from) {
     }
 }
 
+/* Huge pages save half of what a write costs (the page walk), but while arrays of several sizes
+ * are about they would hold more than is in them. So they are allowed once all shards have their
+ * full size; the kernel then joins the pages by and by, in the background. */
+static void count_full(struct prefix_table *table, uint32_t old, uint32_t new) {
+    uint32_t full = table->sizes - 1, before = table->full_shards;
+    table->full_shards += (uint32_t)(new == full) - (uint32_t)(old == full);
+    bool was = before == table->shard_count, is = table->full_shards == table->shard_count;
+    if (was != is)
+        (void)madvise(atomic_load(&table->arrays[full]), array_bytes(table, full),
+                      is ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+}
+
 /* Moves the shard into an array of another size; false when there is no memory for it. */
 static bool resize(struct place *place, uint32_t size) {
     struct prefix_table *table = place->table;
@@ -469,6 +542,7 @@ static bool resize(struct place *place, uint32_t size) {
         if (new.n > 0)
             copy_all(place, &old);
         atomic_store_explicit(&table->size_of[place->number], (uint8_t)size, memory_order_release);
+        count_full(table, old.size, size);
         if (old.n > 0)
             pages_discard(old.buckets, old.n * sizeof(struct bucket));
     }
@@ -480,13 +554,13 @@ static bool resize(struct place *place, uint32_t size) {
 
 /* The array is as full as hashes fill it; one that is not gains nothing by growing. */
 static bool worth_growing(const struct place *place, uint32_t count) {
-    return place->array.size + 1 < place->table->sizes && count >= place->array.n * SLOTS / 2;
+    return place->array.size + 1 < place->table->sizes && count >= place->array.n * SLOTS / 4;
 }
 
 /* Keeps the bound for one more entry; false when there can be none. */
 static bool make_room(struct place *place, uint64_t hash) {
-    uint32_t count = atomic_load_explicit(&place->shard->count, memory_order_relaxed);
-    if (count >= atomic_load_explicit(&place->shard->limit, memory_order_relaxed)) {
+    uint32_t count = get_32(&place->shard->count);
+    if (count >= get_32(&place->shard->limit)) {
         if (count > 0)
             evict_from(place, home_of(&place->array, hash));
         return count > 0;
@@ -499,18 +573,17 @@ static bool make_room(struct place *place, uint64_t hash) {
 }
 
 static void count_inserted(struct shard *shard) {
-    uint32_t limit = atomic_load_explicit(&shard->limit, memory_order_relaxed);
-    atomic_fetch_add_explicit(&shard->count, 1, memory_order_relaxed);
-    if (++shard->inserted < limit / EPOCHS)
+    add_32(&shard->count, 1);
+    if (++shard->inserted < get_32(&shard->limit) / EPOCHS)
         return;
     shard->inserted = 0;
-    atomic_fetch_add_explicit(&shard->epoch, 1, memory_order_relaxed);
+    add_32(&shard->epoch, 1);
 }
 
 static size_t insert(struct place *place, uint64_t hash, uint64_t holder) {
     if (!make_room(place, hash))
         return 0;
-    uint32_t epoch = atomic_load_explicit(&place->shard->epoch, memory_order_relaxed);
+    uint32_t epoch = get_32(&place->shard->epoch);
     struct spot spot = claim(place, hash);
     set_word(&spot.entry->holders[0], holder);
     for (int i = 1; i < PREFIX_HOLDERS; i++)
@@ -564,7 +637,7 @@ static size_t put(struct prefix_table *table, uint64_t hash, uint64_t holder) {
     struct spot spot = find(&place.array, hash);
     size_t added;
     if (spot.entry != NULL) {
-        uint32_t epoch = atomic_load_explicit(&place.shard->epoch, memory_order_relaxed);
+        uint32_t epoch = get_32(&place.shard->epoch);
         set_byte(spot.bucket->ages, spot.slot, (uint8_t)epoch);
         added = join_set(table, spot.entry, holder);
     } else {
@@ -578,24 +651,35 @@ static void fetch_bucket(const struct prefix_table *table, uint64_t hash) {
     uint32_t shard = shard_of(table, hash);
     struct array array = array_now(table, shard);
     __builtin_prefetch(&table->shards[shard], 1);
-    if (array.n == 0)
-        return;
-    uint32_t home = home_of(&array, hash);
-    __builtin_prefetch(&array.buckets[home], 1);
-    __builtin_prefetch(&array.buckets[after(&array, home)], 1);
+    if (array.n > 0)
+        __builtin_prefetch(&array.buckets[home_of(&array, hash)], 1);
 }
 
-/* The bucket is at hand: gets the entry, or the place it will have. */
-static void fetch_place(const struct prefix_table *table, uint64_t hash) {
+static void fetch_window(const struct prefix_table *table, uint64_t hash) {
     struct array array = array_now(table, shard_of(table, hash));
     if (array.n == 0)
         return;
-    const struct bucket *bucket = &array.buckets[home_of(&array, hash)];
-    int slot = slot_tagged(bucket, tag_of(hash));
-    if (slot < 0)
-        slot = slot_tagged(bucket, 0);
-    if (slot >= 0)
-        fetch_slot(bucket, slot);
+    uint32_t home = home_of(&array, hash);
+    const struct bucket *bucket = &array.buckets[home];
+    if (passed(bucket) > 0 || slot_tagged(bucket, 0) < 0)
+        fetch_behind(&array, home);
+}
+
+/* Where the block is or will be, as far as one sees without the lock. */
+static void fetch_place(struct prefix_table *table, uint64_t hash) {
+    uint32_t shard = shard_of(table, hash);
+    struct place place = {table, &table->shards[shard], shard, array_now(table, shard)};
+    if (place.array.n == 0)
+        return;
+    struct spot spot = find(&place.array, hash);
+    if (spot.entry == NULL)
+        spot = vacancy(&place.array, hash);
+    if (spot.entry != NULL) {
+        fetch_slot(spot.bucket, (int)spot.slot);
+    } else {
+        struct victim victim = oldest_near(&place, home_of(&place.array, hash));
+        fetch_slot(&place.array.buckets[victim.bucket], (int)victim.slot);
+    }
 }
 
 size_t prefix_table_put(struct prefix_table *table, const uint64_t *hashes, size_t count,
@@ -605,8 +689,11 @@ size_t prefix_table_put(struct prefix_table *table, const uint64_t *hashes, size
     for (size_t i = 0; i < count + AHEAD; i++) {
         if (i < count)
             fetch_bucket(table, hash_named(hashes[i]));
-        if (i >= AHEAD - AHEAD_ENTRY && i - (AHEAD - AHEAD_ENTRY) < count)
-            fetch_place(table, hash_named(hashes[i - (AHEAD - AHEAD_ENTRY)]));
+        size_t next = i - (AHEAD - AHEAD_NEXT), entry = i - (AHEAD - AHEAD_ENTRY);
+        if (next < count) /* they wrap round below 0 */
+            fetch_window(table, hash_named(hashes[next]));
+        if (entry < count)
+            fetch_place(table, hash_named(hashes[entry]));
         if (i >= AHEAD)
             added += put(table, hash_named(hashes[i - AHEAD]), packed);
     }
@@ -673,8 +760,7 @@ static void evict_down_to(struct place *place, uint32_t limit) {
             if (age < cut || (age == cut && spare == 0))
                 continue;
             spare -= age == cut;
-            erase(place, at, slot);
-            atomic_fetch_add_explicit(&place->shard->evictions, 1, memory_order_relaxed);
+            evict(place, at, slot);
         }
     }
 }
@@ -693,9 +779,9 @@ static void limit_shard(struct prefix_table *table, uint32_t number, uint32_t li
     pthread_mutex_lock(&shard->lock);
     struct place place = {table, shard, number, array_now(table, number)};
     atomic_store_explicit(&shard->limit, limit, memory_order_relaxed);
-    if (atomic_load_explicit(&shard->count, memory_order_relaxed) > limit)
+    if (get_32(&shard->count) > limit)
         evict_down_to(&place, limit);
-    uint32_t size = size_for(table, atomic_load_explicit(&shard->count, memory_order_relaxed));
+    uint32_t size = size_for(table, get_32(&shard->count));
     if (size < place.array.size)
         (void)resize(&place, size);
     pthread_mutex_unlock(&shard->lock);
@@ -714,8 +800,8 @@ void prefix_table_count(const struct prefix_table *table, struct prefix_table_co
                                         .byte_limit = table->max_bytes};
     for (uint32_t i = 0; i < table->shard_count; i++) {
         const struct shard *shard = &table->shards[i];
-        out->entries += atomic_load_explicit(&shard->count, memory_order_relaxed);
-        out->entry_limit += atomic_load_explicit(&shard->limit, memory_order_relaxed);
+        out->entries += get_32(&shard->count);
+        out->entry_limit += get_32(&shard->limit);
         out->evictions += atomic_load_explicit(&shard->evictions, memory_order_relaxed);
         out->bytes += table->buckets[size_of(table, i)] * sizeof(struct bucket);
     }
@@ -802,9 +888,8 @@ void prefix_table_free(struct prefix_table *table) {
         return;
     for (uint32_t size = 1; size < table->sizes; size++) {
         char *base = atomic_load(&table->arrays[size]);
-        size_t bytes = (size_t)table->buckets[size] * sizeof(struct bucket) * table->shard_count;
-        if (base != NULL && munmap(base, bytes) != 0)
-            panic_here("cannot unmap %zu bytes", bytes);
+        if (base != NULL && munmap(base, array_bytes(table, size)) != 0)
+            panic_here("cannot unmap %zu bytes", array_bytes(table, size));
     }
     for (uint32_t i = 0; i < table->shard_count; i++)
         pthread_mutex_destroy(&table->shards[i].lock);

@@ -11,7 +11,7 @@
 /* Starts registry, job queue and health checker; on the control loop. Settings are kept by
  * reference for the life of the process. Queues one AddWorker job per listed URL and returns at
  * once; workers need not be up. */
-void fleet_start(const struct fleet_settings *settings);
+void fleet_start(const struct fleet_settings *given);
 /* Stops probes and jobs and lets go of the workers; on a control-loop fiber. Calls below answer
  * REGISTRY_STOPPED from then on. */
 FIBER_FN void fleet_stop(void);

@@ -8,11 +8,12 @@
 #include "fleet/url_guard.h"
 #include "proto/url.h"
 
-static const struct fleet_settings *rules; /* of addresses; the same for the life of the process */
+/* Of addresses; the same for the life of the process. */
+static const struct fleet_settings *_Atomic rules;
 
 static bool permits(struct str host, const struct sockaddr_storage *address) {
     char fault[URL_FAULT_MAX];
-    return worker_address_check(rules, host, address, fault) == 0;
+    return worker_address_check(atomic_load(&rules), host, address, fault) == 0;
 }
 
 struct http_peer *worker_peer(const struct worker_spec *spec, const struct fleet_settings *settings,
@@ -30,7 +31,7 @@ struct http_peer *worker_peer(const struct worker_spec *spec, const struct fleet
         .connect_ms = settings->connect_timeout_s * 1000,
         .permits = trusted ? NULL : permits,
     };
-    rules = settings;
+    atomic_store(&rules, settings);
     if (own->pool_max_idle_per_host != FIELD_UNSET)
         options.max_idle = (size_t)own->pool_max_idle_per_host;
     if (own->pool_idle_timeout_secs != FIELD_UNSET)

@@ -33,9 +33,10 @@ static bool retryable(const struct reply *reply) {
 }
 
 static bool listed(const struct worker *worker, int status, bool *has_list) {
-    *has_list = worker->retry.failure_statuses != NULL;
-    for (size_t i = 0; i < worker->retry.failure_status_count; i++)
-        if (worker->retry.failure_statuses[i] == status)
+    const uint16_t *statuses = worker->retry.failure_statuses;
+    *has_list = statuses != NULL;
+    for (size_t i = 0; statuses != NULL && i < worker->retry.failure_status_count; i++)
+        if (statuses[i] == status)
             return true;
     return false;
 }

@@ -4,6 +4,8 @@
 #include "io/fiber.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
 
 #include "base/panic.h"
 #include "io/context.h"
@@ -74,7 +76,24 @@ bool fiber_cancelled(const struct fiber *fiber) { return fiber->cancelled; }
 
 /* --- switching --- */
 
+#if HAVE_TSAN
+/* ThreadSanitizer keeps a signal for the fiber that happened to run when it came, and that one may never run again.
+ * So signals wait until the loop's stack is reached. */
+static void signals_hold(sigset_t *before) {
+    static const int wanted[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP};
+    sigset_t held;
+    sigfillset(&held);
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+        sigdelset(&held, wanted[i]);
+    pthread_sigmask(SIG_BLOCK, &held, before);
+}
+#endif
+
 static void switch_in(struct fiber *fiber) {
+#if HAVE_TSAN
+    sigset_t before;
+    signals_hold(&before);
+#endif
     world.current = fiber;
     fiber->state = FIBER_RUNNING;
 #if HAVE_ASAN
@@ -88,6 +107,9 @@ static void switch_in(struct fiber *fiber) {
     __sanitizer_finish_switch_fiber(world.fake_stack, NULL, NULL);
 #endif
     world.current = NULL;
+#if HAVE_TSAN
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+#endif
 }
 
 static void switch_out(struct fiber *fiber) {
@@ -118,6 +140,10 @@ static void fiber_entry(void *arg) {
     struct fiber *fiber = arg;
 #if HAVE_ASAN
     __sanitizer_finish_switch_fiber(NULL, &world.loop_low, &world.loop_size);
+#endif
+#if HAVE_TSAN /* with ucontext a fiber has a mask of its own */
+    sigset_t before;
+    signals_hold(&before);
 #endif
     fiber->main(fiber->arg);
     group_leave(fiber);

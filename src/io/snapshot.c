@@ -76,8 +76,9 @@ static void show_latest(struct shown *mine, enum snapshot_kind kind) {
 
 static void on_newer(struct message *message) {
     struct shown *mine = container_of(message, struct shown, message);
-    atomic_store(&mine->posted, false);
-    show_latest(mine, mine->kind);
+    enum snapshot_kind kind = mine->kind;
+    atomic_store(&mine->posted, false); /* from here on the control loop may write to it again */
+    show_latest(mine, kind);
 }
 
 static void push_now(enum snapshot_kind kind) {

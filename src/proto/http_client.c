@@ -49,7 +49,7 @@ static void head_take(struct upstream *conn) {
     if (call->no_body || ll->status_code == 204 || ll->status_code == 304)
         http1_no_body(&conn->parser);
     conn->head_done = true;
-    if (ll->status_code == 101)
+    if (ll->status_code < 200) /* 101, or no status at all: "051" */
         conn->fault = true;
 }
 

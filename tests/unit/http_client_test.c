@@ -290,6 +290,12 @@ static void script_interims(void) {
     while (wire_more(&worker, 20000, &how))
         continue;
     wire_close(&worker);
+    worker_accept();
+    assert_true(worker_request());
+    worker_say("HTTP/1.1 051 What\r\nContent-Length: 0\r\n\r\n");
+    while (wire_more(&worker, 20000, &how))
+        continue;
+    wire_close(&worker);
 }
 
 static void body_interims(void) {
@@ -299,8 +305,10 @@ static void body_interims(void) {
     call_simple("GET");
     assert_int_equal(got.start, -EPROTO);
     assert_int_equal(got.failure, HTTP_BROKEN);
-    call_simple("GET");
-    assert_int_equal(got.start, -EPROTO);
+    for (int i = 0; i < 2; i++) {
+        call_simple("GET");
+        assert_int_equal(got.start, -EPROTO);
+    }
     worker_end();
 }
 

@@ -777,8 +777,9 @@ static void script_timeouts(struct wire *wire) {
     assert_int_equal(wire_expect(wire, NULL), 408);
     assert_int_equal(wire_ending(wire, 5000), 0);
     anew(wire);
+    static const char slow[] = "GET / HTTP/1.1\r\nHost:";
     for (int i = 0; i < 20; i++) { /* one byte now and then does not help */
-        if (send(wire->fd, "GET / HTTP/1.1\r\nHost:" + i, 1, MSG_NOSIGNAL) < 0)
+        if (send(wire->fd, &slow[i], 1, MSG_NOSIGNAL) < 0)
             break;
         usleep(20000);
     }

@@ -199,7 +199,8 @@ static void deaf_child(void *arg) {
     (void)arg;
     assert_int_equal(loops_start(1, NULL, NULL), 0);
     loop_spawn(loop_at(1), deaf_main, NULL);
-    fiber_spawn(ready_main, &(_Atomic unsigned){6});
+    static _Atomic unsigned ready = 6;
+    fiber_spawn(ready_main, &ready);
     int64_t start = clock_ms();
     loops_run();
     assert_true(clock_ms() - start >= 1900);
