@@ -252,8 +252,8 @@ static void run_ring(size_t workers) {
     static char names[65536][32];
     static struct str strs[65536];
     for (size_t i = 0; i < workers; i++)
-        strs[i] = str_make(names[i], (size_t)snprintf(names[i], 32, "http://10.0.%zu.%zu:8000",
-                                                      i / 256, i % 256));
+        strs[i] = str_make(
+            names[i], (size_t)snprintf(names[i], 32, "http://10.0.%zu.%zu:8000", i / 256, i % 256));
     uint64_t start = now_ns();
     struct hash_ring *ring = hash_ring_new(strs, workers);
     printf("ring_%zu_build_ms %.2f\n", workers, (double)(now_ns() - start) / 1e6);

@@ -10,11 +10,11 @@
 #include "base/panic.h"
 
 enum {
-    LANES = 8,       /* blocks looked at in one step */
-    LOOKS = 96,      /* in all: enough for 12 depths; what is not resolved then is too small */
-    LEAPS = 4,       /* holes that one search gets over */
-    TICK_SHIFT = 6,  /* last use is kept in ticks of 64 ms */
-    AGED = 2,        /* epochs of 32 after which a path is written again */
+    LANES = 8,      /* blocks looked at in one step */
+    LOOKS = 96,     /* in all: enough for 12 depths; what is not resolved then is too small */
+    LEAPS = 4,      /* holes that one search gets over */
+    TICK_SHIFT = 6, /* last use is kept in ticks of 64 ms */
+    AGED = 2,       /* epochs of 32 after which a path is written again */
     ANYBODY = -1,
 };
 
@@ -58,8 +58,8 @@ struct search {
     const struct prefix_table *table;
     const uint64_t *path;
     uint32_t count;
-    int wanted;            /* the one slot that counts, or ANYBODY */
-    uint32_t seen[LOOKS];  /* positions looked at, ascending */
+    int wanted;           /* the one slot that counts, or ANYBODY */
+    uint32_t seen[LOOKS]; /* positions looked at, ascending */
     uint32_t seen_count;
     struct prefix_hit hits[PREFIX_HITS_MAX];
     size_t hit_count;

@@ -32,8 +32,8 @@ struct prefix_index_options {
 };
 
 /* 0, -EINVAL (no entries, too few bytes), -ENOMEM. Takes address space; memory comes with use. */
-int prefix_index_new(const struct prefix_index_options *options,
-                     struct prefix_index **out) MUST_CHECK;
+int prefix_index_new(const struct prefix_index_options *options, struct prefix_index **out)
+    MUST_CHECK;
 /* Nobody uses it any more. NULL is allowed. */
 void prefix_index_free(struct prefix_index *index);
 
@@ -48,8 +48,8 @@ void prefix_index_remove(struct prefix_index *index, uint16_t slot);
 
 struct prefix_hit {
     uint16_t slot;
-    uint32_t blocks;      /* of the key, from its start; prefix_key_depth gives their length */
-    int64_t last_use_ms;  /* of the last of them there: as passed to record, to 64 ms */
+    uint32_t blocks;     /* of the key, from its start; prefix_key_depth gives their length */
+    int64_t last_use_ms; /* of the last of them there: as passed to record, to 64 ms */
 };
 
 /* Every holder of a prefix of the path with its depth, deepest first, equal ones by slot; how many

@@ -1,11 +1,12 @@
 /* Shards by the hash's top bits; a shard is an array of 512-byte buckets with 12 entries each. An
- * entry lives in its home bucket or the one behind it, nowhere else, so that no search gets long;
- * a bucket counts those that went on, so that most searches for what is not there end at home.
+ * entry lives in its home bucket or the one behind it (WINDOW), so that no search gets long; a
+ * bucket counts those that went on, so that most searches for what is not there end at home.
  *
  * When both are full the array grows, or, at its full size, the oldest of the 24 entries goes: a
  * hand that moves with the insertions, which are spread evenly, and works on cache lines that the
- * insertion needs anyway. Age is counted in insertions, not in time: an epoch is 1/32 of the
- * shard's bound inserted.
+ * insertion needs anyway. (A hand that sweeps, with open addressing as far as it takes, was tried:
+ * entries that die in another order than they came leave ways that only get longer.) Age is
+ * counted in insertions, not in time: an epoch is 1/32 of the shard's bound inserted.
  *
  * Entries do not move while their array lives, and an entry's hash is its version: it is taken
  * away before anything else of the entry changes, and a reader looks at it before and after. An
@@ -16,44 +17,24 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdalign.h>
-#include <stdatomic.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
-
 #include "base/pages.h"
 #include "base/panic.h"
+#include "fleet/prefix_bucket.h"
 #include "fleet/prefix_index.h"
 
 enum {
-    SLOTS = 12,
     WINDOW = 2,            /* buckets that an entry may be in: its home and those behind */
     EPOCHS = 32,           /* epochs that an untouched entry lives for, about */
     SIZES = 24,            /* of a shard's array; 0 is none at all */
     WORKERS = 1 << 16,     /* slots */
     SHARD_BYTES = 1 << 19, /* as much as can be moved in 200 us */
-    AHEAD = 9,             /* so many blocks before one is written its bucket is fetched, */
-    AHEAD_NEXT = 6,        /* then the window if that will be needed, */
-    AHEAD_ENTRY = 3,       /* then the entry */
+    AHEAD = 12,            /* so many blocks before one is written its bucket is fetched, */
+    AHEAD_NEXT = 8,        /* then the window if that will be needed, */
+    AHEAD_ENTRY = 4,       /* then the entry */
 };
-
-struct entry {
-    _Atomic uint64_t hash;                    /* 0: free */
-    _Atomic uint64_t holders[PREFIX_HOLDERS]; /* slot | generation << 16 | tick << 32 */
-};
-
-struct bucket {
-    _Atomic uint64_t tags[2]; /* a byte of the hash for each slot, 0 = free; then `passed` */
-    _Atomic uint64_t ages[2]; /* a byte for each slot: the epoch of the last use */
-    struct entry entries[SLOTS];
-};
-_Static_assert(sizeof(struct bucket) == 512, "eight cache lines");
-
-#define PASSED_SHIFT 32 /* upper half of tags[1]: entries that went on to the next bucket */
-#define TAGS_1 UINT64_C(0xffffffff)
 
 struct shard {
     alignas(128) pthread_mutex_t lock; /* the rest is written under it */
@@ -81,13 +62,12 @@ struct worker_row {
 struct prefix_table {
     unsigned shard_bits;
     uint32_t shard_count, sizes;
-    uint32_t buckets[SIZES];      /* in one shard's array of this size */
+    uint32_t buckets[SIZES];       /* in one shard's array of this size */
     _Atomic(char *) arrays[SIZES]; /* of all shards, mapped when the first one needs it */
-    _Atomic uint8_t *size_of;     /* each shard's present size */
+    _Atomic uint8_t *size_of;      /* each shard's present size */
     struct worker_row *workers;
     struct shard *shards;
     pthread_mutex_t moving; /* one shard at a time: two arrays of it are there meanwhile */
-    uint32_t full_shards;    /* whose array has its full size */
     _Atomic bool holes;
     uint64_t max_entries, max_bytes, fixed_bytes;
     size_t mapped; /* of the table itself */
@@ -101,7 +81,8 @@ struct array {
     uint32_t n, size;
 };
 
-static inline struct array array_at(const struct prefix_table *table, uint32_t shard, uint32_t size) {
+static inline struct array array_at(const struct prefix_table *table, uint32_t shard,
+                                    uint32_t size) {
     char *base = atomic_load_explicit(&table->arrays[size], memory_order_relaxed);
     struct array array = {NULL, table->buckets[size], size};
     if (array.n > 0)
@@ -134,81 +115,6 @@ static inline uint32_t home_of(const struct array *array, uint64_t hash) {
 
 static inline uint32_t after(const struct array *array, uint32_t bucket) {
     return bucket + 1 == array->n ? 0 : bucket + 1;
-}
-
-/* --- one bucket ------------------------------------------------------------------------------ */
-
-static inline uint64_t word(const _Atomic uint64_t *at) {
-    return atomic_load_explicit(at, memory_order_acquire);
-}
-
-static inline void set_word(_Atomic uint64_t *at, uint64_t value) {
-    atomic_store_explicit(at, value, memory_order_release);
-}
-
-static inline uint8_t byte_of(const _Atomic uint64_t words[2], unsigned slot) {
-    return (uint8_t)(word(&words[slot / 8]) >> (slot % 8 * 8));
-}
-
-static inline void set_byte(_Atomic uint64_t words[2], unsigned slot, uint8_t value) {
-    unsigned shift = slot % 8 * 8;
-    uint64_t old = word(&words[slot / 8]);
-    uint64_t new = (old & ~(UINT64_C(0xff) << shift)) | (uint64_t)value << shift;
-    if (new != old)
-        set_word(&words[slot / 8], new);
-}
-
-static inline uint8_t tag_of(uint64_t hash) {
-    uint8_t tag = (uint8_t)(hash >> 32);
-    return tag > 0 ? tag : 1;
-}
-
-static inline uint32_t passed(const struct bucket *bucket) {
-    return (uint32_t)(word(&bucket->tags[1]) >> PASSED_SHIFT);
-}
-
-static void add_passed(struct bucket *bucket, int delta) {
-    uint64_t old = word(&bucket->tags[1]);
-    set_word(&bucket->tags[1], old + ((uint64_t)(int64_t)delta << PASSED_SHIFT));
-}
-
-typedef uint8_t lanes __attribute__((vector_size(16)));
-typedef uint64_t halves __attribute__((vector_size(16)));
-
-/* A byte for each slot; those past the last are 0. */
-static inline lanes lanes_of(const _Atomic uint64_t words[2]) {
-    return (lanes)(halves){word(&words[0]), word(&words[1]) & TAGS_1};
-}
-
-/* A bit for each byte that is 0xff and not 0. */
-static inline unsigned bits_of(lanes marks) {
-#ifdef __SSE2__
-    return (unsigned)_mm_movemask_epi8((__m128i)marks);
-#else
-    halves both = ((halves)marks & UINT64_C(0x0101010101010101)) * UINT64_C(0x0102040810204080);
-    both >>= 56;
-    return (unsigned)(both[0] | both[1] << 8);
-#endif
-}
-
-/* Slots whose tag this is; 0: those that are free. */
-static inline unsigned tagged(const struct bucket *bucket, uint8_t tag) {
-    return bits_of((lanes)(lanes_of(bucket->tags) == tag)) & ((1u << SLOTS) - 1);
-}
-
-static inline int slot_in(const struct bucket *bucket, uint64_t hash) {
-    for (unsigned some = tagged(bucket, tag_of(hash)); some != 0; some &= some - 1) {
-        int slot = __builtin_ctz(some);
-        if (word(&bucket->entries[slot].hash) == hash)
-            return slot;
-    }
-    return -1;
-}
-
-/* The first slot that carries the tag, or -1. */
-static inline int slot_tagged(const struct bucket *bucket, uint8_t tag) {
-    unsigned some = tagged(bucket, tag);
-    return some != 0 ? __builtin_ctz(some) : -1;
 }
 
 /* --- finding --------------------------------------------------------------------------------- */
@@ -392,38 +298,19 @@ static unsigned age_in(const struct place *place, const struct bucket *bucket, u
 struct victim {
     uint32_t bucket;
     unsigned slot;
-    unsigned rank; /* its age + 1, at most UINT8_MAX; 0: there is none */
+    unsigned rank; /* 0: there is none */
 };
-
-/* Ranks as above of all slots of a bucket. */
-static lanes ranks_of(const struct bucket *bucket, uint8_t epoch) {
-    lanes tags = lanes_of(bucket->tags), age = epoch - lanes_of(bucket->ages);
-    return (age - (lanes)(age != UINT8_MAX)) & (lanes)(tags != 0);
-}
-
-static inline lanes choose(lanes marks, lanes yes, lanes no) { return (yes & marks) | (no & ~marks); }
-
-static inline lanes greater(lanes a, lanes b) { return choose((lanes)(a > b), a, b); }
-
-/* The greatest byte. */
-static inline uint8_t greatest(lanes bytes) {
-    halves all = (halves)bytes;
-    all = (halves)greater((lanes)all, (lanes)(halves){all[1], all[0]});
-    for (int shift = 32; shift >= 8; shift /= 2)
-        all = (halves)greater((lanes)all, (lanes)(all >> shift));
-    return (uint8_t)all[0];
-}
 
 /* The oldest entry of a window, of equal ones that with the lowest slot. */
 static struct victim oldest_near(const struct place *place, uint32_t at) {
     uint8_t epoch = (uint8_t)get_32(&place->shard->epoch);
-    lanes most = ranks_of(&place->array.buckets[at], epoch), steps = most ^ most;
+    lanes most = ranks_of(&place->array.buckets[at], epoch), steps = {0};
     uint32_t next = at;
     for (uint8_t i = 1; i < WINDOW; i++) {
         next = after(&place->array, next);
         lanes ranks = ranks_of(&place->array.buckets[next], epoch), more = (lanes)(ranks > most);
         most = choose(more, ranks, most);
-        steps = choose(more, steps - steps + i, steps);
+        steps = choose(more, (lanes){0} + i, steps);
     }
     uint8_t rank = greatest(most);
     unsigned slot = (unsigned)__builtin_ctz(bits_of((lanes)(most == rank)));
@@ -490,6 +377,8 @@ static bool array_open(struct prefix_table *table, uint32_t shard, uint32_t size
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (base == MAP_FAILED)
             return false;
+        /* Huge pages were tried: 5 to 10 % off a cold match or record, not worth memory that comes
+         * by 2 MiB, for several shards at once. */
         (void)madvise(base, bytes, MADV_NOHUGEPAGE);
         atomic_store(&table->arrays[size], base);
     }
@@ -519,18 +408,6 @@ static void copy_all(struct place *place, const struct array *from) {
     }
 }
 
-/* Huge pages save half of what a write costs (the page walk), but while arrays of several sizes
- * are about they would hold more than is in them. So they are allowed once all shards have their
- * full size; the kernel then joins the pages by and by, in the background. */
-static void count_full(struct prefix_table *table, uint32_t old, uint32_t new) {
-    uint32_t full = table->sizes - 1, before = table->full_shards;
-    table->full_shards += (uint32_t)(new == full) - (uint32_t)(old == full);
-    bool was = before == table->shard_count, is = table->full_shards == table->shard_count;
-    if (was != is)
-        (void)madvise(atomic_load(&table->arrays[full]), array_bytes(table, full),
-                      is ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-}
-
 /* Moves the shard into an array of another size; false when there is no memory for it. */
 static bool resize(struct place *place, uint32_t size) {
     struct prefix_table *table = place->table;
@@ -542,7 +419,6 @@ static bool resize(struct place *place, uint32_t size) {
         if (new.n > 0)
             copy_all(place, &old);
         atomic_store_explicit(&table->size_of[place->number], (uint8_t)size, memory_order_release);
-        count_full(table, old.size, size);
         if (old.n > 0)
             pages_discard(old.buckets, old.n * sizeof(struct bucket));
     }
@@ -665,13 +541,25 @@ static void fetch_window(const struct prefix_table *table, uint64_t hash) {
         fetch_behind(&array, home);
 }
 
+/* Where it seems to be: entries are not looked at, which are not here yet. */
+static struct spot find_tag(const struct array *array, uint64_t hash) {
+    uint32_t at = home_of(array, hash);
+    for (int i = 0; i < WINDOW; i++, at = after(array, at)) {
+        struct bucket *bucket = &array->buckets[at];
+        int slot = slot_tagged(bucket, tag_of(hash));
+        if (slot >= 0 || passed(bucket) == 0)
+            return spot_at(bucket, slot);
+    }
+    return NOWHERE;
+}
+
 /* Where the block is or will be, as far as one sees without the lock. */
 static void fetch_place(struct prefix_table *table, uint64_t hash) {
     uint32_t shard = shard_of(table, hash);
     struct place place = {table, &table->shards[shard], shard, array_now(table, shard)};
     if (place.array.n == 0)
         return;
-    struct spot spot = find(&place.array, hash);
+    struct spot spot = find_tag(&place.array, hash);
     if (spot.entry == NULL)
         spot = vacancy(&place.array, hash);
     if (spot.entry != NULL) {
@@ -768,8 +656,7 @@ static void evict_down_to(struct place *place, uint32_t limit) {
 /* The smallest array that this many entries do not fill. */
 static uint32_t size_for(const struct prefix_table *table, uint32_t entries) {
     uint32_t size = 0;
-    while (entries > 0 && size + 1 < table->sizes &&
-           table->buckets[size] * SLOTS / 4 * 3 < entries)
+    while (entries > 0 && size + 1 < table->sizes && table->buckets[size] * SLOTS / 4 * 3 < entries)
         size++;
     return size;
 }
@@ -796,8 +683,8 @@ void prefix_table_limit(struct prefix_table *table, uint64_t entries) {
 }
 
 void prefix_table_count(const struct prefix_table *table, struct prefix_table_counts *out) {
-    *out = (struct prefix_table_counts){.bytes = table->fixed_bytes,
-                                        .byte_limit = table->max_bytes};
+    *out =
+        (struct prefix_table_counts){.bytes = table->fixed_bytes, .byte_limit = table->max_bytes};
     for (uint32_t i = 0; i < table->shard_count; i++) {
         const struct shard *shard = &table->shards[i];
         out->entries += get_32(&shard->count);
@@ -815,7 +702,8 @@ static uint64_t round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * t
  * and some for threads not to meet in. */
 static unsigned shard_bits_for(uint64_t bytes) {
     unsigned bits = 0;
-    while (bits < 16 && (bytes >> bits > SHARD_BYTES || (bits < 6 && bytes >> bits > SHARD_BYTES / 4)))
+    while (bits < 16 &&
+           (bytes >> bits > SHARD_BYTES || (bits < 6 && bytes >> bits > SHARD_BYTES / 4)))
         bits++;
     return bits;
 }

@@ -25,8 +25,8 @@ struct prefix_table;
 
 /* Room for `max_entries` entries in at most `max_bytes` bytes, the lesser; address space only,
  * memory comes as entries do. -EINVAL (no entries, or under PREFIX_INDEX_MIN_BYTES), -ENOMEM. */
-int prefix_table_new(uint64_t max_entries, uint64_t max_bytes,
-                     struct prefix_table **out) MUST_CHECK;
+int prefix_table_new(uint64_t max_entries, uint64_t max_bytes, struct prefix_table **out)
+    MUST_CHECK;
 void prefix_table_free(struct prefix_table *table);
 
 /* Reads the entries of `count` <= PREFIX_BATCH blocks, all cache misses at once. */

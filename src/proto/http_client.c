@@ -131,13 +131,20 @@ static void on_end(struct stream *stream, int error) {
     stream_write_cut(stream);
 }
 
-static void on_closed(struct stream *stream) {
-    struct upstream *conn = conn_of(stream);
-    peer_opened(-1);
+static void upstream_free(struct upstream *conn) {
     buf_free(&conn->held[0]);
     buf_free(&conn->held[1]);
     http_peer_unref(conn->peer);
     pool_put(upstream_pool(), conn);
+}
+
+/* A write that failed closes the stream under a call, which may still read what is held: its end frees. */
+static void on_closed(struct stream *stream) {
+    struct upstream *conn = conn_of(stream);
+    peer_opened(-1);
+    conn->closed = true;
+    if (conn->call == NULL)
+        upstream_free(conn);
 }
 
 const struct stream_events upstream_events = {.data = on_data, .end = on_end, .closed = on_closed};
@@ -180,10 +187,12 @@ void upstream_end(struct upstream *conn, bool keep) {
     conn->fresh = STR_NONE;
     buf_free(&conn->held[0]);
     buf_free(&conn->held[1]);
-    if (!keep) {
+    if (conn->closed) {
+        upstream_free(conn);
+    } else if (keep) {
+        stream_resume(&conn->stream);
+        peer_put_idle(conn);
+    } else {
         upstream_close(conn);
-        return;
     }
-    stream_resume(&conn->stream);
-    peer_put_idle(conn);
 }

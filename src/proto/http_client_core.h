@@ -20,6 +20,7 @@ struct upstream {
     int error;         /* how the connection ended; 1 = not at all */
     unsigned interims; /* 1xx heads before the answer */
     bool any_byte, head_done, complete, fault, waiting, excess;
+    bool closed; /* while a call still had it */
 };
 
 struct http_call {

@@ -23,8 +23,11 @@ static bool calls_over;
 static unsigned mode;
 
 static void start(void) {
-    static const struct http_peer_options options = {
-        .host = STR_INIT("127.0.0.1"), .port = 1, .max_idle = 4, .idle_ms = 600000, .connect_ms = 5000};
+    static const struct http_peer_options options = {.host = STR_INIT("127.0.0.1"),
+                                                     .port = 1,
+                                                     .max_idle = 4,
+                                                     .idle_ms = 600000,
+                                                     .connect_ms = 5000};
     if (peer != NULL)
         return;
     fuzz_loop_start();

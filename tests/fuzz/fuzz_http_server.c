@@ -22,7 +22,8 @@ struct answers {
 static struct http_server *server;
 static size_t handled, refusals;
 static bool hasty; /* handlers do not read bodies */
-static bool to_head[ANSWERS_MAX]; /* by the order in which they were handled, which is that of the answers */
+static bool to_head
+    [ANSWERS_MAX]; /* by the order in which they were handled, which is that of the answers */
 
 /* --- the handler ------------------------------------------------------------------------------- */
 
@@ -116,35 +117,48 @@ static struct str chunks_take(struct str *rest) {
     return str_make(body, len);
 }
 
+struct framing {
+    uint64_t length;
+    bool chunked, sized;
+};
+
+static struct framing head_take(struct str *rest) {
+    struct framing framing = {0};
+    struct str line;
+    while ((line = line_take(rest)).len > 0) {
+        if (str_starts(line, STR("content-length: "))) {
+            int rc = str_to_u64(str_skip(line, 16), &framing.length);
+            assert_always(rc == 0 && !framing.sized);
+            framing.sized = true;
+        }
+        framing.chunked = framing.chunked || str_eq(line, STR("transfer-encoding: chunked"));
+    }
+    assert_always(!(framing.chunked && framing.sized));
+    return framing;
+}
+
+static struct str body_take(struct str *rest, const struct framing *framing) {
+    if (framing->chunked)
+        return chunks_take(rest);
+    if (!framing->sized)
+        framing = &(struct framing){.length = rest->len}; /* until the end: an answer to HTTP/1.0 */
+    assert_always(rest->len >= framing->length);
+    struct str body = str_head(*rest, framing->length);
+    *rest = str_skip(*rest, framing->length);
+    return body;
+}
+
 /* One answer off the front; all are complete, since the handlers abort nothing and the client waits. */
 static void answer_take(struct str *rest, struct answers *answers) {
     struct str line = line_take(rest), body = STR("");
     assert_always(line.len >= 13 && str_starts(line, STR("HTTP/1.1 ")) && line.ptr[12] == ' ');
     int status = (line.ptr[9] - '0') * 100 + (line.ptr[10] - '0') * 10 + line.ptr[11] - '0';
-    uint64_t length = 0;
-    bool chunked = false, sized = false;
-    while ((line = line_take(rest)).len > 0) {
-        if (str_starts(line, STR("content-length: "))) {
-            int rc = str_to_u64(str_skip(line, 16), &length);
-            assert_always(rc == 0 && !sized);
-            sized = true;
-        }
-        chunked = chunked || str_eq(line, STR("transfer-encoding: chunked"));
-    }
-    assert_always(!(chunked && sized));
+    struct framing framing = head_take(rest);
     if (status == 100)
         return;
     bool bodiless = answers->len < handled && to_head[answers->len];
-    if (!bodiless && chunked) {
-        body = chunks_take(rest);
-    } else if (!bodiless && sized) {
-        assert_always(rest->len >= length);
-        body = str_head(*rest, length);
-        *rest = str_skip(*rest, length);
-    } else if (!bodiless) {
-        body = *rest; /* until the end: an answer to HTTP/1.0 */
-        *rest = STR("");
-    }
+    if (!bodiless)
+        body = body_take(rest, &framing);
     assert_always(answers->len < ANSWERS_MAX);
     answers->items[answers->len].status = status;
     answers->items[answers->len++].body = status == 200 ? hash_seeded(body.ptr, body.len, 7) : 0;

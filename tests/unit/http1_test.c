@@ -97,13 +97,20 @@ static void message_begin(struct session *session) {
     session->in_message = true;
 }
 
+/* Blank lines between messages are skipped. */
+static size_t blank_lead(const struct session *session, const char *ptr, size_t len) {
+    size_t count = 0;
+    while (!session->in_message && count < len && (ptr[count] == '\r' || ptr[count] == '\n'))
+        count++;
+    return count;
+}
+
 /* As the server's connection does it. */
 static void feed_piece(struct session *session, char *ptr, size_t len) {
     while (!session->out.close) {
-        while (!session->in_message && len > 0 && (*ptr == '\r' || *ptr == '\n')) {
-            ptr++;
-            len--;
-        }
+        size_t blank = blank_lead(session, ptr, len);
+        ptr += blank;
+        len -= blank;
         if (len == 0 && !session->in_body)
             return;
         if (!session->in_message)
@@ -183,15 +190,22 @@ static const struct sample samples[] = {
     {"1.0", "GET / HTTP/1.0\r\n\r\n", 1, 0, 1},
     {"1.0 keep-alive", "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" GET "\r\n", 2, 0, 0},
     {"chunked", POST "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n" GET "\r\n", 2, 0, 0},
-    {"chunks", POST "Transfer-Encoding: CHUNKED\r\n\r\n1\r\na\r\n002;x=y\r\nbc\r\nA\r\n0123456789\r\n0\r\n\r\n", 1, 0, 0},
-    {"trailers", POST "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-T: v\r\nY: \r\n\r\n" GET "\r\n", 2, 0, 0},
+    {"chunks",
+     POST
+     "Transfer-Encoding: CHUNKED\r\n\r\n1\r\na\r\n002;x=y\r\nbc\r\nA\r\n0123456789\r\n0\r\n\r\n",
+     1, 0, 0},
+    {"trailers",
+     POST "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-T: v\r\nY: \r\n\r\n" GET "\r\n", 2, 0,
+     0},
     {"empty body", POST "Content-Length: 0\r\n\r\n" GET "\r\n", 2, 0, 0},
     {"empty values", GET "A:\r\nB: \r\nC:\t \r\n\r\n", 1, 0, 0},
     {"blanks around values", GET "A: \t x y \t\r\n\r\n", 1, 0, 0},
     {"absolute target", "GET http://a/b?c HTTP/1.1\r\nHost: a\r\n\r\n", 1, 0, 0},
     {"asterisk", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 1, 0, 0},
-    {"upgrade ignored", GET "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n" GET "\r\n", 2, 0, 0},
-    {"upgrade with a body", POST "Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nab" GET "\r\n", 2, 0, 0},
+    {"upgrade ignored", GET "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n" GET "\r\n", 2, 0,
+     0},
+    {"upgrade with a body",
+     POST "Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nab" GET "\r\n", 2, 0, 0},
     {"incomplete head", GET "X: y", 0, 0, 0},
     {"incomplete body", POST "Content-Length: 10\r\n\r\nabc", 0, 0, 0},
 
@@ -199,29 +213,47 @@ static const struct sample samples[] = {
     {"two hosts", GET "Host: a\r\n\r\n", 0, PROBLEM_BAD_REQUEST, 1},
     {"host with a path", "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 0, PROBLEM_BAD_REQUEST, 1},
     {"host list", "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", 0, PROBLEM_BAD_REQUEST, 1},
-    {"both lengths", POST "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 0, PROBLEM_BAD_REQUEST, 1},
-    {"both lengths turned", POST "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n", 0, PROBLEM_BAD_REQUEST, 1},
-    {"lengths twice", POST "Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", 0, PROBLEM_BAD_REQUEST, 1},
+    {"both lengths", POST "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 0,
+     PROBLEM_BAD_REQUEST, 1},
+    {"both lengths turned", POST "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+     0, PROBLEM_BAD_REQUEST, 1},
+    {"lengths twice", POST "Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", 0,
+     PROBLEM_BAD_REQUEST, 1},
     {"length list", POST "Content-Length: 3, 3\r\n\r\nabc", 0, PROBLEM_BAD_REQUEST, 1},
     {"signed length", POST "Content-Length: +3\r\n\r\nabc", 0, PROBLEM_BAD_REQUEST, 1},
     {"negative length", POST "Content-Length: -3\r\n\r\nabc", 0, PROBLEM_BAD_REQUEST, 1},
     {"hex length", POST "Content-Length: 0x3\r\n\r\nabc", 0, PROBLEM_BAD_REQUEST, 1},
     {"no length", POST "Content-Length:\r\n\r\nabc", 0, PROBLEM_BAD_REQUEST, 1},
-    {"length overflow", POST "Content-Length: 18446744073709551616\r\n\r\n", 0, PROBLEM_BAD_REQUEST, 1},
+    {"length overflow", POST "Content-Length: 18446744073709551616\r\n\r\n", 0, PROBLEM_BAD_REQUEST,
+     1},
     {"blank before colon", POST "Content-Length : 3\r\n\r\nabc", 0, PROBLEM_BAD_REQUEST, 1},
-    {"te twice", POST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 0, PROBLEM_BAD_REQUEST, 1},
-    {"te list", POST "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 0, PROBLEM_BAD_REQUEST, 1},
+    {"te twice", POST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+     0, PROBLEM_BAD_REQUEST, 1},
+    {"te list", POST "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 0, PROBLEM_BAD_REQUEST,
+     1},
     {"te other", POST "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 0, PROBLEM_BAD_REQUEST, 1},
-    {"te tab", POST "Transfer-Encoding:\x0b" "chunked\r\n\r\n0\r\n\r\n", 0, PROBLEM_BAD_REQUEST, 1},
-    {"te in 1.0", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 0, PROBLEM_BAD_REQUEST, 1},
-    {"chunk size sign", POST "Transfer-Encoding: chunked\r\n\r\n+3\r\nabc\r\n0\r\n\r\n", 0, PROBLEM_BAD_REQUEST, 1},
-    {"chunk size hex", POST "Transfer-Encoding: chunked\r\n\r\n0x3\r\nabc\r\n0\r\n\r\n", 0, PROBLEM_BAD_REQUEST, 1},
-    {"chunk size blank", POST "Transfer-Encoding: chunked\r\n\r\n3 \r\nabc\r\n0\r\n\r\n", 0, PROBLEM_BAD_REQUEST, 1},
-    {"chunk size none", POST "Transfer-Encoding: chunked\r\n\r\n\r\nabc\r\n0\r\n\r\n", 0, PROBLEM_BAD_REQUEST, 1},
-    {"chunk too short", POST "Transfer-Encoding: chunked\r\n\r\n5\r\nabc\r\n0\r\n\r\n", 0, PROBLEM_BAD_REQUEST, 1},
-    {"chunk too long", POST "Transfer-Encoding: chunked\r\n\r\n2\r\nabc\r\n0\r\n\r\n", 0, PROBLEM_BAD_REQUEST, 1},
-    {"chunk overflow", POST "Transfer-Encoding: chunked\r\n\r\n10000000000000003\r\nabc\r\n", 0, PROBLEM_BAD_REQUEST, 1},
-    {"chunk bare lf", POST "Transfer-Encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n", 0, PROBLEM_BAD_REQUEST, 1},
+    {"te tab",
+     POST "Transfer-Encoding:\x0b"
+          "chunked\r\n\r\n0\r\n\r\n",
+     0, PROBLEM_BAD_REQUEST, 1},
+    {"te in 1.0", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 0,
+     PROBLEM_BAD_REQUEST, 1},
+    {"chunk size sign", POST "Transfer-Encoding: chunked\r\n\r\n+3\r\nabc\r\n0\r\n\r\n", 0,
+     PROBLEM_BAD_REQUEST, 1},
+    {"chunk size hex", POST "Transfer-Encoding: chunked\r\n\r\n0x3\r\nabc\r\n0\r\n\r\n", 0,
+     PROBLEM_BAD_REQUEST, 1},
+    {"chunk size blank", POST "Transfer-Encoding: chunked\r\n\r\n3 \r\nabc\r\n0\r\n\r\n", 0,
+     PROBLEM_BAD_REQUEST, 1},
+    {"chunk size none", POST "Transfer-Encoding: chunked\r\n\r\n\r\nabc\r\n0\r\n\r\n", 0,
+     PROBLEM_BAD_REQUEST, 1},
+    {"chunk too short", POST "Transfer-Encoding: chunked\r\n\r\n5\r\nabc\r\n0\r\n\r\n", 0,
+     PROBLEM_BAD_REQUEST, 1},
+    {"chunk too long", POST "Transfer-Encoding: chunked\r\n\r\n2\r\nabc\r\n0\r\n\r\n", 0,
+     PROBLEM_BAD_REQUEST, 1},
+    {"chunk overflow", POST "Transfer-Encoding: chunked\r\n\r\n10000000000000003\r\nabc\r\n", 0,
+     PROBLEM_BAD_REQUEST, 1},
+    {"chunk bare lf", POST "Transfer-Encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n", 0,
+     PROBLEM_BAD_REQUEST, 1},
     {"bare lf in the head", "GET / HTTP/1.1\nHost: a\n\n", 0, PROBLEM_BAD_REQUEST, 1},
     {"bare cr in a value", GET "X: a\rb\r\n\r\n", 0, PROBLEM_BAD_REQUEST, 1},
     {"folded", GET "X: a\r\n b\r\n\r\n", 0, PROBLEM_BAD_REQUEST, 1},
@@ -382,8 +414,9 @@ static void test_what_the_head_says(void **state) {
     (void)state;
     struct session session = session_new(&limits);
     http1_init(&session.parser, HTTP_REQUEST);
-    feed_copy(&session, STR("PATCH /p?q=%20 HTTP/1.1\r\nHOST: h:1\r\nX-Mixed-Case:  a b\t \r\nEmpty:\r\n"
-                            "Content-LENGTH: 3\r\n\r\nab"));
+    feed_copy(&session,
+              STR("PATCH /p?q=%20 HTTP/1.1\r\nHOST: h:1\r\nX-Mixed-Case:  a b\t \r\nEmpty:\r\n"
+                  "Content-LENGTH: 3\r\n\r\nab"));
     const struct http1_head *head = &session.head;
     assert_true(session.in_body);
     assert_int_equal(head->count, 4);
@@ -405,7 +438,7 @@ enum answer_end { OPEN, ENDED, BROKEN };
 
 struct answer_sample {
     const char *raw;
-    bool no_body; /* to a HEAD request */
+    bool no_body;        /* to a HEAD request */
     enum answer_end end; /* OPEN: needs the connection's end */
     enum http1_progress at_end;
     const char *body;
@@ -418,18 +451,22 @@ static const struct answer_sample answers[] = {
     {"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", 0, ENDED, 0, "", 1},
     {"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nab", 0, ENDED, 0, "ab", 0},
     {"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nab", 0, ENDED, 0, "ab", 0},
-    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\nT: x\r\n\r\n", 0, ENDED, 0, "abc", 1},
+    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\nT: x\r\n\r\n",
+     0, ENDED, 0, "abc", 1},
     {"HTTP/1.1 200 OK\r\n\r\nabc", 0, OPEN, HTTP1_COMPLETE, "abc", 0},
     {"HTTP/1.1 200 OK\r\n\r\n", 0, OPEN, HTTP1_COMPLETE, "", 0},
     {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc", 0, OPEN, HTTP1_FAULT, "abc", 1},
-    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", 0, OPEN, HTTP1_FAULT, "abc", 1},
-    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n", 0, OPEN, HTTP1_FAULT, "abc", 1},
+    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", 0, OPEN, HTTP1_FAULT,
+     "abc", 1},
+    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n", 0, OPEN, HTTP1_FAULT,
+     "abc", 1},
     {"HTTP/1.1 204 No Content\r\n\r\n", 1, ENDED, 0, "", 1},
     {"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", 1, ENDED, 0, "", 1},
     {"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", 1, ENDED, 0, "", 1},
     {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 1, ENDED, 0, "", 1},
     {"HTTP/1.1 200 OK\r\n\r\n", 1, ENDED, 0, "", 1},
-    {"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 0, BROKEN, 0, "", 0},
+    {"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 0,
+     BROKEN, 0, "", 0},
     {"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na", 0, BROKEN, 0, "", 0},
     {"HTTP/1.1 20 OK\r\n\r\n", 0, BROKEN, 0, "", 0},
     {"HTTP/1.1 2000 OK\r\n\r\n", 0, BROKEN, 0, "", 0},
@@ -485,8 +522,9 @@ static void check_answer(const struct answer_sample *sample, size_t cut) {
     answer_feed(&run, copy, cut, sample->no_body);
     if (run.end == OPEN && cut < len)
         answer_feed(&run, copy + cut, len - cut, sample->no_body);
-    if (run.end != sample->end || (run.end != BROKEN && (run.body_len != strlen(sample->body) ||
-                                                         memcmp(run.body, sample->body, run.body_len) != 0)))
+    if (run.end != sample->end ||
+        (run.end != BROKEN && (run.body_len != strlen(sample->body) ||
+                               memcmp(run.body, sample->body, run.body_len) != 0)))
         fail_msg("%s, cut at %zu: end %d, %zu bytes", sample->raw, cut, run.end, run.body_len);
     if (run.end == ENDED)
         assert_int_equal(http1_keep_alive(&run.parser), sample->keep_alive);
@@ -505,9 +543,12 @@ static void test_answers_at_every_split(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_own_samples),      cmocka_unit_test(test_control_bytes),
-        cmocka_unit_test(test_shared_corpus),    cmocka_unit_test(test_limits_to_the_byte),
-        cmocka_unit_test(test_endless_heads),    cmocka_unit_test(test_what_the_head_says),
+        cmocka_unit_test(test_own_samples),
+        cmocka_unit_test(test_control_bytes),
+        cmocka_unit_test(test_shared_corpus),
+        cmocka_unit_test(test_limits_to_the_byte),
+        cmocka_unit_test(test_endless_heads),
+        cmocka_unit_test(test_what_the_head_says),
         cmocka_unit_test(test_answers_at_every_split),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -124,8 +124,8 @@ static void memory_follows_the_entries(void **state) {
         if (i % 10000 != 9999)
             continue;
         uint64_t bytes = counts_of(table).bytes - empty;
-        /* At least half full but for the first page of each shard. */
-        assert_true(bytes <= (i + 1) * 43 * 2 + (uint64_t)table->shard_count * 4096);
+        /* At least a quarter full, but for the first page of each shard. */
+        assert_true(bytes <= (i + 1) * 43 * 4 + (uint64_t)table->shard_count * 4096);
         grown += bytes > (i + 1) * 43;
     }
     assert_true(grown > 0);
@@ -184,7 +184,7 @@ static void who_left_is_nobody(void **state) {
     for (uint64_t i = 0; i < 500; i++)
         assert_int_equal(read_one(table, mixed(i)).count, 0);
     struct prefix_holder new = prefix_table_holder(table, 5);
-    assert_true(new.slot == old.slot && new.generation != old.generation);
+    assert_true(new.slot == old.slot &&new.generation != old.generation);
     assert_int_equal(put_one(table, mixed(1), 5, 2), 1); /* its place is free again */
     assert_int_equal(read_one(table, mixed(1)).count, 1);
     assert_int_equal(counts_of(table).entries, 500);
@@ -228,8 +228,8 @@ static void bounds_hold_at_every_step(void **state) {
     (void)state;
     static const struct {
         uint64_t entries, bytes;
-    } cases[] = {{1, MIB}, {2, MIB}, {95, MIB}, {1000, MIB}, {4000, 4 * MIB},
-                 {UINT64_MAX, MIB}, {1 << 20, 2 * MIB}, {50000, 16 * MIB}};
+    } cases[] = {{1, MIB},        {2, MIB},          {95, MIB},          {1000, MIB},
+                 {4000, 4 * MIB}, {UINT64_MAX, MIB}, {1 << 20, 2 * MIB}, {50000, 16 * MIB}};
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         struct prefix_table *table = make(cases[c].entries, cases[c].bytes);
         uint64_t limit = counts_of(table).entry_limit;
@@ -324,7 +324,8 @@ static void a_lower_bound_gives_memory_back(void **state) {
         assert_in_range(counts_of(table).entries, left * 9 / 10, left);
         for (uint64_t i = 0; i < left / 2; i++)
             young += holds(table, mixed(N - 1 - i), 1);
-        assert_true(young >= left / 2 * 9 / 10);
+        if (left > N / 16) /* two epochs */
+            assert_true(young >= left / 2 * 9 / 10);
         young = 0;
         assert_int_equal(prefix_table_held(table, 1), counts_of(table).entries);
     }
@@ -408,7 +409,7 @@ struct actor {
 
 /* The hash tells who may hold it, so that a reader knows a lie. */
 static uint64_t signed_hash(uint64_t n, uint16_t slot) {
-    return (mixed(n) & ~UINT64_C(0xf00000000000)) | (uint64_t)slot << 44;
+    return (mixed(n * 16 + slot) & ~UINT64_C(0xf00000000000)) | (uint64_t)slot << 44;
 }
 
 static void *write_and_read(void *arg) {
