@@ -35,8 +35,8 @@
 #if HAVE_TSAN
 #include <sanitizer/tsan_interface.h>
 #endif
-#if __has_include(<valgrind/valgrind.h>)
-#include <valgrind/valgrind.h>
+#if __has_include(<valgrind/memcheck.h>)
+#include <valgrind/memcheck.h>
 #endif
 
 static inline void stack_registered(char *low, char *high) {
@@ -47,6 +47,15 @@ static inline void stack_registered(char *low, char *high) {
 #endif
 #if HAVE_ASAN /* what only a parked fiber points to is no leak */
     __lsan_register_root_region(low, (size_t)(high - low));
+#endif
+}
+
+/* The stack of a fiber that has ended may be looked at, below what was its stack pointer too. */
+static inline void stack_readable(char *low, size_t size) {
+    (void)low;
+    (void)size;
+#ifdef VALGRIND_MAKE_MEM_DEFINED
+    (void)VALGRIND_MAKE_MEM_DEFINED(low, size);
 #endif
 }
 

@@ -84,6 +84,7 @@ static void depth_sample(struct stack stack) {
 void stack_put(struct stack stack) {
     char *span = stack.low - PAGE;
     stack_poison(stack.low, stack.size, false); /* what its frames left */
+    stack_readable(stack.low, stack.size);
     bool deep = page_touched(stack.low + stack.size - TRIM_DEPTH);
     if (deep || stacks.puts++ % SAMPLE_EVERY == 0)
         depth_sample(stack);

@@ -226,10 +226,13 @@ static void run(struct str input, struct cuts *cuts, struct answers *answers) {
     assert_always(answers->len <= handled + refusals);
 }
 
+/* Too long and malformed as well: which is seen first may depend on the cuts, that it is refused must not. */
+static int verdict(int status) { return status == 414 || status == 431 ? 400 : status; }
+
 static void same(const struct answers *a, const struct answers *b) {
     assert_always(a->len == b->len);
     for (size_t i = 0; i < a->len; i++)
-        assert_always(a->items[i].status == b->items[i].status &&
+        assert_always(verdict(a->items[i].status) == verdict(b->items[i].status) &&
                       a->items[i].body == b->items[i].body);
 }
 

@@ -37,7 +37,8 @@ static inline bool wire_more(struct wire *wire, int ms, int *how) {
         wire->taken = 0;
     }
     assert_true(wire->len < sizeof wire->bytes - 1);
-    ssize_t count = raw_read(wire->fd, wire->bytes + wire->len, sizeof wire->bytes - 1 - wire->len, ms);
+    ssize_t count =
+        raw_read(wire->fd, wire->bytes + wire->len, sizeof wire->bytes - 1 - wire->len, ms);
     if (count <= 0) {
         *how = (int)count;
         return false;
@@ -59,7 +60,9 @@ static inline void wire_send(struct wire *wire, const void *bytes, size_t len) {
     }
 }
 
-static inline void wire_text(struct wire *wire, const char *text) { wire_send(wire, text, strlen(text)); }
+static inline void wire_text(struct wire *wire, const char *text) {
+    wire_send(wire, text, strlen(text));
+}
 
 #define WIRE_MS 20000
 
@@ -88,7 +91,9 @@ static inline char *wire_exact(struct wire *wire, size_t count) {
     return start;
 }
 
-static inline bool head_has(const char *head, const char *line) { return strstr(head, line) != NULL; }
+static inline bool head_has(const char *head, const char *line) {
+    return strstr(head, line) != NULL;
+}
 
 static inline long head_number(const char *head, const char *name) {
     const char *at = strstr(head, name);
@@ -136,7 +141,8 @@ static inline bool wire_answer(struct wire *wire, bool to_head, struct answer *a
     answer->close = head_has(answer->head, "\r\nconnection: close\r\n");
     answer->chunked = head_has(answer->head, "\r\ntransfer-encoding: chunked\r\n");
     long length = head_number(answer->head, "\r\ncontent-length: ");
-    bool none = to_head || answer->status / 100 == 1 || answer->status == 204 || answer->status == 304;
+    bool none =
+        to_head || answer->status / 100 == 1 || answer->status == 204 || answer->status == 304;
     if (none || (length <= 0 && !answer->chunked))
         return true;
     if (answer->chunked)

@@ -253,6 +253,8 @@ static void body_descriptors_of_others(void) {
 
 static void test_descriptors_of_others(void **state) {
     (void)state;
+    if (UNDER_VALGRIND)
+        skip();
     on_loops(2, body_descriptors_of_others);
 }
 
@@ -317,6 +319,8 @@ static void body_shortage(void) {
 
 static void test_shortage_of_descriptors(void **state) {
     (void)state;
+    if (UNDER_VALGRIND)
+        skip();
     on_loops(2, body_shortage);
 }
 
@@ -351,6 +355,8 @@ static void body_emfile(void) {
 
 static void test_emfile(void **state) {
     (void)state;
+    if (UNDER_VALGRIND)
+        skip();
     on_loops(1, body_emfile);
 }
 

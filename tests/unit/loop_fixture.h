@@ -23,6 +23,13 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
+/* Valgrind keeps descriptors for itself and does not let the limit be lowered. */
+#ifdef RUNNING_ON_VALGRIND
+#define UNDER_VALGRIND RUNNING_ON_VALGRIND
+#else
+#define UNDER_VALGRIND 0
+#endif
+
 #define CHILD_SECONDS 100
 #define AWAIT_MS 30000
 
