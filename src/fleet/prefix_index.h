@@ -6,9 +6,8 @@
  * bytes, and past them forgets what was used least recently: the memory of a small index is small,
  * and the bytes include everything, empty places too.
  *
- * What a worker has is taken to be a prefix-closed: where block n is, those before it are, even if the
- * index forgot them. So a match looks at a few blocks only, and a path with holes is still found
- * (prefix_index_match says how well).
+ * A worker that has block n has those before it, even if the index forgot them. So a match looks
+ * at a few blocks only, and a path with holes is still found (prefix_index_match says how well).
  *
  * Reads take no lock and change nothing, so that a dry run costs and leaves nothing. Nothing reads
  * a clock or draws a number: the same calls on one thread give the same answers. No call parks. */
@@ -56,10 +55,11 @@ struct prefix_hit {
  * were written into `hits` (room for `cap`; the deepest ones win).
  *
  * O(log count) blocks are looked at for each depth that holders differ in. Exact when nothing was
- * ever evicted and no block had more than four holders. Otherwise a depth may come out too small
- * (never too great): a search that ends at a hole looks on at 2, 4, 8 ... blocks behind it. With
- * an index ten times overfull paths of 16 to 256 blocks that were there at all lost under 1 % of
- * their depth so (the unit test measures it). */
+ * ever evicted and no block had more than four holders. Otherwise a depth may come out too small,
+ * never too great: a search that ends at a hole looks on 1, 2, 4, 8 ... blocks behind it. In an
+ * index filled ten times over, paths of 16 to 256 blocks with half of them left lose under 1 % so,
+ * and all depths found add up to what an exact LRU of the same size would give: a path is known by
+ * the few blocks that outlive it (the unit test measures both). */
 size_t prefix_index_match(const struct prefix_index *index, const uint64_t *path, size_t count,
                           struct prefix_hit *hits, size_t cap);
 

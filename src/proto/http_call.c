@@ -275,7 +275,7 @@ void http_call_finish(struct http_call *call) {
 static FIBER_FN int body_collect(struct arena *arena, struct http_call *call, size_t max,
                                  struct str *body) {
     struct buf buf = buf_make(max);
-    struct str piece;
+    struct str piece = STR_NONE;
     int rc;
     while ((rc = http_call_read(call, &piece, 0)) == 1)
         if (buf_add(&buf, piece) < 0) {
