@@ -32,15 +32,15 @@ static bool behind(const struct spot *a, const struct spot *b) {
     return a->point != b->point ? a->point > b->point : a->owner > b->owner;
 }
 
-/* Places every spot into its stretch, in `out`. */
-static void scatter(const struct spot *spots, size_t n, struct spot *out) {
+/* Places every spot into its stretch. */
+static void scatter(struct spot *placed, const struct spot *drawn, size_t n) {
     uint32_t *starts = mem_zalloc((n + 1) * sizeof *starts);
     for (size_t i = 0; i < n; i++)
-        starts[stretch(spots[i].point, n) + 1]++;
+        starts[stretch(drawn[i].point, n) + 1]++;
     for (size_t i = 0; i < n; i++)
         starts[i + 1] += starts[i];
     for (size_t i = 0; i < n; i++)
-        out[starts[stretch(spots[i].point, n)]++] = spots[i];
+        placed[starts[stretch(drawn[i].point, n)]++] = drawn[i];
     mem_free(starts);
 }
 
@@ -78,7 +78,7 @@ struct hash_ring *hash_ring_new(const struct str *names, size_t count) {
     struct spot *spots = mem_alloc((ring->len + 1) * sizeof *spots);
     for (size_t i = 0; i < count; i++)
         place_name(names[i], (uint32_t)i, drawn + i * HASH_RING_PLACES);
-    scatter(drawn, ring->len, spots);
+    scatter(spots, drawn, ring->len);
     settle(spots, ring->len);
     split(ring, spots);
     mem_free(drawn);

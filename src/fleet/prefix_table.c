@@ -306,11 +306,11 @@ static struct victim oldest_near(const struct place *place, uint32_t at) {
     uint8_t epoch = (uint8_t)get_32(&place->shard->epoch);
     lanes most = ranks_of(&place->array.buckets[at], epoch), steps = {0};
     uint32_t next = at;
-    for (uint8_t i = 1; i < WINDOW; i++) {
+    for (int i = 1; i < WINDOW; i++) {
         next = after(&place->array, next);
         lanes ranks = ranks_of(&place->array.buckets[next], epoch), more = (lanes)(ranks > most);
         most = choose(more, ranks, most);
-        steps = choose(more, (lanes){0} + i, steps);
+        steps = choose(more, (lanes){0} + (uint8_t)i, steps);
     }
     uint8_t rank = greatest(most);
     unsigned slot = (unsigned)__builtin_ctz(bits_of((lanes)(most == rank)));

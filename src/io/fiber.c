@@ -13,6 +13,7 @@
 #include "io/loop.h"
 #include "io/sanitize.h"
 #include "io/stack.h"
+#include "io/watchdog.h"
 
 enum fiber_state { FIBER_READY, FIBER_RUNNING, FIBER_PARKED, FIBER_PARKED_HARD, FIBER_DONE };
 #define FIBER_ALIVE_MARK 0x66696265
@@ -85,6 +86,8 @@ static void signals_hold(sigset_t *before) {
     sigfillset(&held);
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
         sigdelset(&held, wanted[i]);
+    /* This one must find the fiber that stalls; when it is lost, that is only a trace less. */
+    sigdelset(&held, WATCHDOG_SIGNAL);
     pthread_sigmask(SIG_BLOCK, &held, before);
 }
 #endif

@@ -142,6 +142,34 @@ static void zero_is_a_hash_like_any(void **state) {
     prefix_table_free(table);
 }
 
+/* What a reader must notice that was overtaken: here step by step, as threads seldom do it. */
+static void a_changed_entry_is_not_read(void **state) {
+    (void)state;
+    struct prefix_table *table = make(100, MIB);
+    struct prefix_set set;
+    put_one(table, mixed(1), 1, 0);
+    struct array array = array_now(table, shard_of(table, mixed(1)));
+    struct spot spot = find(&array, mixed(1));
+    assert_true(read_entry(table, spot.entry, mixed(1), &set));
+    assert_false(read_entry(table, spot.entry, mixed(2), &set));
+    prefix_table_free(table);
+}
+
+static void a_moved_array_is_read_anew(void **state) {
+    (void)state;
+    struct prefix_table *table = make(1 << 20, 64 * MIB);
+    uint32_t shard = shard_of(table, mixed(1));
+    struct prefix_set set;
+    put_one(table, mixed(1), 1, 0);
+    struct array before = array_now(table, shard);
+    for (uint64_t i = 2; size_of(table, shard) == before.size; i++)
+        put_one(table, mixed(i), 1, 0);
+    assert_null(find(&before, mixed(1)).entry); /* its pages are gone */
+    read_block(table, mixed(1), before, &set);
+    assert_int_equal(set.count, 1);
+    prefix_table_free(table);
+}
+
 /* --- holders --------------------------------------------------------------------------------- */
 
 static void a_set_keeps_the_last_four(void **state) {
@@ -272,6 +300,38 @@ static void counts_agree_with_contents(void **state) {
     prefix_table_free(table);
 }
 
+static unsigned plain_oldest(const struct place *place, uint32_t at) {
+    unsigned most = 0;
+    for (int i = 0; i < WINDOW; i++, at = after(&place->array, at)) {
+        const struct bucket *bucket = &place->array.buckets[at];
+        for (unsigned slot = 0; slot < SLOTS; slot++) {
+            unsigned rank = byte_of(bucket->tags, slot) != 0 ? age_in(place, bucket, slot) + 1 : 0;
+            most = rank > most ? rank : most;
+        }
+    }
+    return most < UINT8_MAX ? most : UINT8_MAX;
+}
+
+static void the_victim_is_the_oldest_of_its_window(void **state) {
+    (void)state;
+    struct prefix_table *table = make(800, MIB);
+    struct rand_stream random;
+    rand_stream_init(&random, 3);
+    for (uint32_t i = 0; i < 20000; i++) {
+        put_one(table, mixed(rand_stream_u64(&random) % 2000), 1, i);
+        struct place place = {table, table->shards, 0, array_now(table, 0)};
+        uint32_t at = (uint32_t)(rand_stream_u64(&random) % place.array.n);
+        struct victim victim = oldest_near(&place, at);
+        assert_int_equal(victim.rank, plain_oldest(&place, at));
+        assert_true(victim.bucket == at || victim.bucket == after(&place.array, at));
+        const struct bucket *bucket = &place.array.buckets[victim.bucket];
+        if (victim.rank > 0 && victim.rank < UINT8_MAX)
+            assert_int_equal(age_in(&place, bucket, victim.slot) + 1, victim.rank);
+    }
+    assert_true(counts_of(table).evictions > 1000);
+    prefix_table_free(table);
+}
+
 /* What is used stays, what is not goes. */
 static void the_oldest_go_first(void **state) {
     (void)state;
@@ -361,7 +421,7 @@ static void resident_memory_is_what_it_says(void **state) {
     assert_in_range(resident, 0, counts_of(table).bytes + 65536);
     assert_true(resident < 3 * MIB);
     prefix_table_free(table);
-    assert_int_equal(slab_resident_bytes(), before);
+    assert_in_range(slab_resident_bytes(), 0, before + 65536);
 }
 
 /* --- at random ------------------------------------------------------------------------------- */
@@ -489,6 +549,8 @@ int main(void) {
         cmocka_unit_test(what_is_put_is_read),
         cmocka_unit_test(memory_follows_the_entries),
         cmocka_unit_test(zero_is_a_hash_like_any),
+        cmocka_unit_test(a_changed_entry_is_not_read),
+        cmocka_unit_test(a_moved_array_is_read_anew),
         cmocka_unit_test(a_set_keeps_the_last_four),
         cmocka_unit_test(late_news_does_not_turn_time_back),
         cmocka_unit_test(who_left_is_nobody),
@@ -497,6 +559,7 @@ int main(void) {
         cmocka_unit_test(bounds_hold_at_every_step),
         cmocka_unit_test(bad_bounds_are_refused),
         cmocka_unit_test(counts_agree_with_contents),
+        cmocka_unit_test(the_victim_is_the_oldest_of_its_window),
         cmocka_unit_test(the_oldest_go_first),
         cmocka_unit_test(a_flood_of_one_bucket_stays_there),
         cmocka_unit_test(a_lower_bound_gives_memory_back),
