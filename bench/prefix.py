@@ -40,7 +40,8 @@ def parsed(text):
 
 
 def run(*arguments):
-    done = subprocess.run([BINARY, *map(str, arguments)], check=True, capture_output=True, text=True)
+    done = subprocess.run([BINARY, *map(str, arguments)], check=True, stdout=subprocess.PIPE,
+                          text=True)
     return parsed(done.stdout)
 
 

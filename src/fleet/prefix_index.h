@@ -65,8 +65,8 @@ size_t prefix_index_match(const struct prefix_index *index, const uint64_t *path
 
 /* The worker has this path now: it accepted the request. O(new blocks), and all blocks when the
  * path was last written more than touch_ms ago or has aged by 1/16 of the way out, so that no
- * block is ever much older than those behind it. Nothing happens when the holder's worker is gone. The
- * number of blocks that it did not hold before. `now_ms` is monotonic and below 2^38. */
+ * block is ever much older than those behind it. Nothing happens when the holder's worker is
+ * gone. The number of blocks that it did not hold before. `now_ms` is monotonic, below 2^38. */
 size_t prefix_index_record(struct prefix_index *index, const uint64_t *path, size_t count,
                            struct prefix_holder holder, int64_t now_ms);
 /* The worker has dropped these blocks from its cache. */
@@ -74,8 +74,8 @@ void prefix_index_forget(struct prefix_index *index, const uint64_t *path, size_
                          struct prefix_holder holder);
 
 /* Sets the bound on entries (never above that of the start), evicts the oldest beyond it and gives
- * their memory back; 0 empties the index and keeps it empty. About 20 ns an entry that stays, with a
- * shard locked for at most a millisecond: for the control loop or an offload thread. */
+ * their memory back; 0 empties the index and keeps it empty. About 70 ns an entry that stays, a
+ * shard locked for at most a millisecond: for an offload thread. */
 void prefix_index_limit(struct prefix_index *index, uint64_t entries);
 
 struct prefix_stats {

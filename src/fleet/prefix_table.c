@@ -30,7 +30,7 @@ enum {
     EPOCHS = 32,           /* epochs that an untouched entry lives for, about */
     SIZES = 24,            /* of a shard's array; 0 is none at all */
     WORKERS = 1 << 16,     /* slots */
-    SHARD_BYTES = 1 << 19, /* as much as can be moved in 200 us */
+    SHARD_BYTES = 1 << 18, /* as much as is moved in some 150 us */
     AHEAD = 12,            /* so many blocks before one is written its bucket is fetched, */
     AHEAD_NEXT = 8,        /* then the window if that will be needed, */
     AHEAD_ENTRY = 4,       /* then the entry */

@@ -55,7 +55,7 @@ void prefix_table_leave(struct prefix_table *table, uint16_t slot);
 uint64_t prefix_table_held(const struct prefix_table *table, uint16_t slot);
 
 /* Sets the bound on entries to the lesser of this and what the table was made for, evicts what
- * is over it, oldest first, and gives the memory back. About 20 ns an entry that stays. */
+ * is over it, oldest first, and gives the memory back. About 70 ns an entry that stays. */
 void prefix_table_limit(struct prefix_table *table, uint64_t entries);
 
 struct prefix_table_counts {

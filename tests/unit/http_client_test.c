@@ -323,6 +323,52 @@ static void test_early_answers(void **state) {
     on_loops(1, body_early);
 }
 
+/* More of an early answer than is held, and then a reset: the write fails while the connection is not read, so nothing
+ * more will come, and nobody says so but the write.
+ */
+static void script_early_flood(void) {
+    static char flood[400000];
+    size_t len;
+    int how;
+    worker_accept();
+    assert_non_null(wire_head(&worker, &len, &how));
+    worker_say(SIZED("1000000"));
+    wire_send(&worker, flood, sizeof flood);
+    usleep(50000);
+    wire_reset(&worker);
+}
+
+static void body_early_flood(void) {
+    struct arena *arena = arena_new();
+    struct http_call_request request = ask("POST");
+    struct http_call *one;
+    struct str part, piece;
+    int rc;
+    huge = mem_zalloc(HUGE_BODY);
+    part = str_make(huge, HUGE_BODY);
+    request.body = &part;
+    request.body_parts = 1;
+    request.deadline = deadline_in(10000);
+    worker_start(script_early_flood);
+    int64_t start = clock_ms();
+    rc = http_call_start(arena, peer, &request, &one);
+    while (rc >= 0 && (rc = http_call_read(one, &piece, 0)) == 1)
+        turns(2);
+    assert_true(rc == -ECONNRESET || rc == -EPIPE);
+    assert_int_equal(http_call_failure(one), HTTP_BROKEN);
+    assert_true(clock_ms() - start < 8000); /* not by the deadline */
+    turns(2);
+    http_call_finish(one);
+    arena_free(arena);
+    worker_end();
+    mem_free(huge);
+}
+
+static void test_early_answer_of_any_length(void **state) {
+    (void)state;
+    on_loops(1, body_early_flood);
+}
+
 /* --- how calls fail ---------------------------------------------------------------------------------------- */
 
 static void script_failures(void) {
@@ -503,10 +549,15 @@ static void test_head_limit(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_requests_and_answers), cmocka_unit_test(test_every_split_position),
-        cmocka_unit_test(test_interim_answers),      cmocka_unit_test(test_reused_connections),
-        cmocka_unit_test(test_early_answers),        cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_no_connection),        cmocka_unit_test(test_every_address_is_tried),
+        cmocka_unit_test(test_requests_and_answers),
+        cmocka_unit_test(test_every_split_position),
+        cmocka_unit_test(test_interim_answers),
+        cmocka_unit_test(test_reused_connections),
+        cmocka_unit_test(test_early_answers),
+        cmocka_unit_test(test_early_answer_of_any_length),
+        cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_no_connection),
+        cmocka_unit_test(test_every_address_is_tried),
         cmocka_unit_test(test_head_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

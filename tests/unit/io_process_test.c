@@ -130,9 +130,9 @@ static void test_many_children(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exit_status),    cmocka_unit_test(test_signal_to_the_group),
+        cmocka_unit_test(test_exit_status),     cmocka_unit_test(test_signal_to_the_group),
         cmocka_unit_test(test_no_such_program), cmocka_unit_test(test_cancelled_wait),
-        cmocka_unit_test(test_clean_child),    cmocka_unit_test(test_many_children),
+        cmocka_unit_test(test_clean_child),     cmocka_unit_test(test_many_children),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

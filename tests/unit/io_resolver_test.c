@@ -18,7 +18,8 @@ static void check_literal(const char *host, int family, const char *text) {
     struct sockaddr_in *four = (struct sockaddr_in *)&out;
     struct sockaddr_in6 *six = (struct sockaddr_in6 *)&out;
     bool is_four = family == AF_INET;
-    inet_ntop(family, is_four ? (void *)&four->sin_addr : (void *)&six->sin6_addr, back, sizeof back);
+    inet_ntop(family, is_four ? (void *)&four->sin_addr : (void *)&six->sin6_addr, back,
+              sizeof back);
     assert_string_equal(back, text);
     assert_int_equal(ntohs(is_four ? four->sin_port : six->sin6_port), 8080);
 }
@@ -30,8 +31,9 @@ static void test_literals(void **state) {
     check_literal("[::1]", AF_INET6, "::1");
     check_literal("::1", AF_INET6, "::1");
     check_literal("2001:db8::7", AF_INET6, "2001:db8::7");
-    static const char *const wrong[] = {"",      "[",         "[]",        "localhost", "1.2.3",
-                                        "1.2.3.4.5", "[1.2.3.4", "256.1.1.1", "::g",       "1.2.3.4 "};
+    static const char *const wrong[] = {"",      "[",         "[]",       "localhost",
+                                        "1.2.3", "1.2.3.4.5", "[1.2.3.4", "256.1.1.1",
+                                        "::g",   "1.2.3.4 "};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         assert_int_equal(resolver_literal(str_from(wrong[i]), 1, &out), -EINVAL);
     static const char nul[] = "127.0.0.1\0.evil.example";
@@ -116,7 +118,8 @@ static void body_bounded(void) {
         struct entry *entry = entry_for(str_from(name));
         entry->looked_ms = loop_now_ms();
     }
-    assert_int_equal(resolver_lookup(STR("one-more.invalid"), 1, deadline_in(1000), &one), -ENOBUFS);
+    assert_int_equal(resolver_lookup(STR("one-more.invalid"), 1, deadline_in(1000), &one),
+                     -ENOBUFS);
     assert_int_equal(resolver_lookup(STR("127.0.0.1"), 1, deadline_in(1000), &one), 0);
 }
 
@@ -168,9 +171,12 @@ static void test_waiters_leave_at_any_time(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_literals),           cmocka_unit_test(test_localhost_is_cached),
-        cmocka_unit_test(test_stale_answers_are_served), cmocka_unit_test(test_unknown_names),
-        cmocka_unit_test(test_the_cache_has_an_end), cmocka_unit_test(test_waiters_leave_at_any_time),
+        cmocka_unit_test(test_literals),
+        cmocka_unit_test(test_localhost_is_cached),
+        cmocka_unit_test(test_stale_answers_are_served),
+        cmocka_unit_test(test_unknown_names),
+        cmocka_unit_test(test_the_cache_has_an_end),
+        cmocka_unit_test(test_waiters_leave_at_any_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

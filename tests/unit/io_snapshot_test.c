@@ -117,7 +117,8 @@ static void body_keep(void) {
         (void)publish();
         snapshot_settle(KIND);
     }
-    assert_int_equal(atomic_load(&destroyed), 4); /* all but the first, which is kept, and the last */
+    assert_int_equal(atomic_load(&destroyed),
+                     4); /* all but the first, which is kept, and the last */
     assert_int_equal(atomic_load(&things[0].mark), ALIVE);
     atomic_store(&go, true);
     await(atomic_load(&keepers) == 0);

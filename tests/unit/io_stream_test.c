@@ -18,7 +18,9 @@ struct end {
     bool closed;
 };
 
-static struct end *end_of(struct stream *stream) { return container_of(stream, struct end, stream); }
+static struct end *end_of(struct stream *stream) {
+    return container_of(stream, struct end, stream);
+}
 
 static void on_data(struct stream *stream, const char *ptr, size_t len) {
     struct end *end = end_of(stream);
@@ -510,7 +512,9 @@ static void test_connect_of_a_cancelled_fiber(void **state) {
 static void test_address_texts(void **state) {
     (void)state;
     char text[64];
-    union peer_address address = {.six = {.sin6_family = AF_INET6, .sin6_port = htons(8), .sin6_addr = IN6ADDR_LOOPBACK_INIT}};
+    union peer_address address = {.six = {.sin6_family = AF_INET6,
+                                          .sin6_port = htons(8),
+                                          .sin6_addr = IN6ADDR_LOOPBACK_INIT}};
     peer_address_text(&address, text, sizeof text);
     assert_string_equal(text, "[::1]:8");
     address.any.sa_family = AF_UNSPEC;

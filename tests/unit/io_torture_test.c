@@ -26,7 +26,9 @@ struct end {
     bool closed;
 };
 
-static struct end *end_of(struct stream *stream) { return container_of(stream, struct end, stream); }
+static struct end *end_of(struct stream *stream) {
+    return container_of(stream, struct end, stream);
+}
 static void on_data(struct stream *stream, const char *ptr, size_t len) {
     (void)ptr;
     end_of(stream)->got += len;
@@ -210,10 +212,10 @@ static const struct {
     const char *name;
     int (*run)(void);
 } operations[] = {
-    {"park", try_park},           {"sleep", try_sleep},     {"yield", try_yield},
-    {"offload", try_offload},     {"call", try_loop_call},  {"semaphore", try_semaphore},
-    {"send", try_send},           {"receive", try_receive}, {"resolve", try_resolve},
-    {"connect", try_connect},     {"write", try_write},     {"process", try_process},
+    {"park", try_park},       {"sleep", try_sleep},     {"yield", try_yield},
+    {"offload", try_offload}, {"call", try_loop_call},  {"semaphore", try_semaphore},
+    {"send", try_send},       {"receive", try_receive}, {"resolve", try_resolve},
+    {"connect", try_connect}, {"write", try_write},     {"process", try_process},
     {"group", try_group},
 };
 #define OPERATIONS (sizeof operations / sizeof *operations)

@@ -8,9 +8,7 @@
 
 #include "loop_fixture.h"
 
-static uint64_t stalls_of(unsigned loop) {
-    return atomic_load(&loop_stats(loop_at(loop))->stalls);
-}
+static uint64_t stalls_of(unsigned loop) { return atomic_load(&loop_stats(loop_at(loop))->stalls); }
 
 /* Busy, not asleep: the signal must be able to interrupt plain code. */
 static int hog(void *arg) {

@@ -18,7 +18,8 @@ static void note(void *arg, struct str key, struct str value) {
     struct seen *seen = arg;
     size_t used = strlen(seen->text);
     seen->count++;
-    snprintf(seen->text + used, sizeof seen->text - used, "%.*s=%.*s;", STR_ARG(key), STR_ARG(value));
+    snprintf(seen->text + used, sizeof seen->text - used, "%.*s=%.*s;", STR_ARG(key),
+             STR_ARG(value));
 }
 
 static enum json_kind kind_of(const char *text, struct seen *seen) {
@@ -29,8 +30,9 @@ static enum json_kind kind_of(const char *text, struct seen *seen) {
 static void hands_out_top_level_members(void **state) {
     (void)state;
     struct seen seen;
-    assert_int_equal(kind_of(" {\"model\" : \"m\", \"n\":[1,{\"model\":2}], \"stream\":true } ", &seen),
-                     JSON_OBJECT);
+    assert_int_equal(
+        kind_of(" {\"model\" : \"m\", \"n\":[1,{\"model\":2}], \"stream\":true } ", &seen),
+        JSON_OBJECT);
     assert_string_equal(seen.text, "model=\"m\";n=[1,{\"model\":2}];stream=true;");
     assert_int_equal(kind_of("[{\"a\":1}]", &seen), JSON_OTHER);
     assert_int_equal(seen.count, 0);
@@ -44,20 +46,45 @@ static const struct {
     const char *text;
     enum json_kind kind;
 } cases[] = {
-    {"", JSON_INVALID},           {"  ", JSON_INVALID},        {"null", JSON_OTHER},
-    {"nul", JSON_INVALID},        {"-", JSON_INVALID},         {"-0", JSON_OTHER},
-    {"01", JSON_INVALID},         {"1.", JSON_INVALID},        {".5", JSON_INVALID},
-    {"1e", JSON_INVALID},         {"1e+5", JSON_OTHER},        {"1e999", JSON_OTHER},
-    {"+1", JSON_INVALID},         {"NaN", JSON_INVALID},       {"'a'", JSON_INVALID},
-    {"\"\\u12\"", JSON_INVALID},  {"\"\\ud800\"", JSON_INVALID}, {"\"\\udc00\"", JSON_INVALID},
-    {"\"\\ud83d\\ude00\"", JSON_OTHER}, {"\"\\x\"", JSON_INVALID}, {"\"a\tb\"", JSON_INVALID},
-    {"\"\x7f\"", JSON_OTHER},     {"\"\xc3\x28\"", JSON_INVALID}, {"\"\xc3\xa9\"", JSON_OTHER},
-    {"{\"a\":1,}", JSON_INVALID}, {"[1,]", JSON_INVALID},      {"{a:1}", JSON_INVALID},
-    {"{\"a\" 1}", JSON_INVALID},  {"{} {}", JSON_INVALID},     {"[1}", JSON_INVALID},
-    {"{\"a\":1]", JSON_INVALID},  {"{\"a\":", JSON_INVALID},   {"[", JSON_INVALID},
+    {"", JSON_INVALID},
+    {"  ", JSON_INVALID},
+    {"null", JSON_OTHER},
+    {"nul", JSON_INVALID},
+    {"-", JSON_INVALID},
+    {"-0", JSON_OTHER},
+    {"01", JSON_INVALID},
+    {"1.", JSON_INVALID},
+    {".5", JSON_INVALID},
+    {"1e", JSON_INVALID},
+    {"1e+5", JSON_OTHER},
+    {"1e999", JSON_OTHER},
+    {"+1", JSON_INVALID},
+    {"NaN", JSON_INVALID},
+    {"'a'", JSON_INVALID},
+    {"\"\\u12\"", JSON_INVALID},
+    {"\"\\ud800\"", JSON_INVALID},
+    {"\"\\udc00\"", JSON_INVALID},
+    {"\"\\ud83d\\ude00\"", JSON_OTHER},
+    {"\"\\x\"", JSON_INVALID},
+    {"\"a\tb\"", JSON_INVALID},
+    {"\"\x7f\"", JSON_OTHER},
+    {"\"\xc3\x28\"", JSON_INVALID},
+    {"\"\xc3\xa9\"", JSON_OTHER},
+    {"{\"a\":1,}", JSON_INVALID},
+    {"[1,]", JSON_INVALID},
+    {"{a:1}", JSON_INVALID},
+    {"{\"a\" 1}", JSON_INVALID},
+    {"{} {}", JSON_INVALID},
+    {"[1}", JSON_INVALID},
+    {"{\"a\":1]", JSON_INVALID},
+    {"{\"a\":", JSON_INVALID},
+    {"[", JSON_INVALID},
     {"{\"0123456789abcdef\":\"0123456789abcdef0123456789abcdef\"}", JSON_OBJECT},
-    {"\"0123456789abcdef\x01\"", JSON_INVALID}, {"\"0123456789abcde\\\"", JSON_INVALID},
-    {"\xef\xbb\xbf{}", JSON_INVALID}, {"// c\n1", JSON_INVALID}, {"{\"\":{}}", JSON_OBJECT},
+    {"\"0123456789abcdef\x01\"", JSON_INVALID},
+    {"\"0123456789abcde\\\"", JSON_INVALID},
+    {"\xef\xbb\xbf{}", JSON_INVALID},
+    {"// c\n1", JSON_INVALID},
+    {"{\"\":{}}", JSON_OBJECT},
 };
 
 static void knows_what_is_json(void **state) {
@@ -89,9 +116,30 @@ static void ignore(void *arg, struct str key, struct str value) {
 }
 
 static const char *const pieces[] = {
-    "{",    "}",      "[",      "]",   ",",   ":",    "\"a\"", "\"\"", "1",      "-0.5e-3", "true", "null",
-    " ",    "\n",     "\"\\n\"", "\"",  "\\",  "\"\xc3\xa9\"", "\"model\"", "\xff", "\"long enough for sixteen\"",
-    "\"\\ud83d\\ude00\"", "0", "\t",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "\"a\"",
+    "\"\"",
+    "1",
+    "-0.5e-3",
+    "true",
+    "null",
+    " ",
+    "\n",
+    "\"\\n\"",
+    "\"",
+    "\\",
+    "\"\xc3\xa9\"",
+    "\"model\"",
+    "\xff",
+    "\"long enough for sixteen\"",
+    "\"\\ud83d\\ude00\"",
+    "0",
+    "\t",
 };
 
 static size_t random_text(char *out, size_t size) {
@@ -127,8 +175,10 @@ static void agrees_with_the_parser(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(hands_out_top_level_members), cmocka_unit_test(knows_what_is_json),
-        cmocka_unit_test(bounds_the_depth), cmocka_unit_test(agrees_with_the_parser),
+        cmocka_unit_test(hands_out_top_level_members),
+        cmocka_unit_test(knows_what_is_json),
+        cmocka_unit_test(bounds_the_depth),
+        cmocka_unit_test(agrees_with_the_parser),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -166,9 +166,8 @@ static inline int raw_listen(int backlog, uint16_t *port) {
 }
 
 static inline struct sockaddr_in local_address(uint16_t port) {
-    return (struct sockaddr_in){.sin_family = AF_INET,
-                                .sin_port = htons(port),
-                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    return (struct sockaddr_in){
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 }
 
 static inline int raw_connect(uint16_t port) {
